@@ -1,0 +1,1 @@
+"""Arithmetic on arrays: what rules and protocols compute with."""

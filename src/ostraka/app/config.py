@@ -1,0 +1,295 @@
+"""The federation file: TOML, checked by pydantic, every key known and every refusal a sentence.
+
+Names may be written in kebab-case or snake_case. Flags of the command line are laid over the file
+before it is checked, so that a flag and a key obey the same rules.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
+
+import tomli_w
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from ostraka.app.errors import Exit, UserError
+
+Raw = dict[str, Any]
+Json = Mapping[str, Any]
+
+
+def _kebab(value: Any) -> Any:
+    return value.replace("_", "-") if isinstance(value, str) else value
+
+
+Count = Annotated[int, Field(ge=0, strict=True)]
+Positive = Annotated[int, Field(ge=1, strict=True)]
+Amount = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+Above0 = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Kebab = Annotated[str, BeforeValidator(_kebab)]
+
+
+class Section(BaseModel):
+    """A table of the file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Federation(Section):
+    """[federation]: what the parties agree to do together."""
+
+    name: Name
+    trust: Kebab = "trusted"
+    rounds: Positive = 200
+    seed: Annotated[int, Field(ge=0, lt=1 << 63, strict=True)] = 0
+
+
+class Faults(Section):
+    """[faults]: what must be survived. ``byzantine`` left out means a fifth of the parties."""
+
+    byzantine: Count | None = None
+    dropouts: Count | None = None
+
+
+class Rule(BaseModel):
+    """[rule]: the robust rule, its pre-aggregations, and any parameter of the rule itself."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: Kebab | None = None
+    pre: list[Kebab] | None = None
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What the file says beside name and pre; checked against the rule's own fields."""
+        return dict(self.model_extra or {})
+
+
+class Training(Section):
+    """[training]: what a worker does between two models."""
+
+    app: Annotated[str, Field(min_length=1)] = "builtin"
+    learning_rate: Above0 = 0.1
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    batch_size: Positive = 32
+    local_steps: Positive = 1
+    model: Kebab = "mlp"
+    schedule: Kebab = "constant"
+    weight_decay: Amount = 0.0
+    clip: Above0 | None = None
+    initial_model: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")] | None = None
+    max_norm: Above0 = 1e6
+    evaluate_every: Positive | None = None
+
+
+class Data(Section):
+    """[data]: what a simulation trains on and how it is dealt out."""
+
+    name: Kebab = "digits"
+    partition: Kebab = "iid"
+    alpha: Above0 = 0.5
+    shards_per_party: Positive = 2
+
+
+class Simulation(Section):
+    """[simulation]: how many parties, and which of them attack how."""
+
+    parties: Positive | None = None
+    attack: Kebab = "none"
+    attackers: Count | None = None
+    attack_options: dict[str, float | int | str | bool] = Field(default_factory=dict)
+
+
+class Privacy(Section):
+    """[privacy]: differential privacy at the worker, in one of two units."""
+
+    unit: Literal["example", "participant"] = "example"
+    clip: Above0 = 1.0
+    noise_multiplier: Amount = 1.1
+    delta: Annotated[float, Field(gt=0.0, lt=1.0)] = 1e-5
+
+
+class Network(Section):
+    """[network]: times between real parties; the deadline counts in simulations too."""
+
+    round_deadline_s: Above0 = 30.0
+
+
+class PartyEntry(Section):
+    """[[party]]: one party by name and role."""
+
+    name: Name
+    role: Literal["worker", "server"] = "worker"
+    address: str | None = None
+    identity: str | None = None
+
+
+class Config(Section):
+    """A whole federation file."""
+
+    federation: Federation
+    faults: Faults = Faults()
+    rule: Rule = Rule()
+    training: Training = Training()
+    data: Data = Data()
+    simulation: Simulation = Simulation()
+    privacy: Privacy | None = None
+    network: Network = Network()
+    party: list[PartyEntry] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _parties_agree(self) -> Self:
+        names = [p.name for p in self.party]
+        if len(set(names)) != len(names):
+            twice = next(n for n in names if names.count(n) > 1)
+            raise ValueError(f"two parties are named {twice!r}; every party needs its own name")
+        listed = sum(p.role == "worker" for p in self.party)
+        if self.party and self.simulation.parties not in (None, listed):
+            raise ValueError(
+                f"simulation.parties is {self.simulation.parties} but {listed} [[party]] entries "
+                "are workers; leave one of them out"
+            )
+        if self.party and sum(p.role == "server" for p in self.party) != 1:
+            raise ValueError("trust model trusted needs exactly one [[party]] with role server")
+        if self.attackers > self.n:
+            raise ValueError(f"{self.attackers} attackers among {self.n} workers cannot be")
+        return self
+
+    @property
+    def workers(self) -> tuple[str, ...]:
+        """The workers' names in order."""
+        if self.party:
+            return tuple(p.name for p in self.party if p.role == "worker")
+        n = 12 if self.simulation.parties is None else self.simulation.parties
+        width = len(str(n - 1))
+        return tuple(f"worker-{i:0{width}d}" for i in range(n))
+
+    @property
+    def server(self) -> str:
+        """The server's name."""
+        return next((p.name for p in self.party if p.role == "server"), "server")
+
+    @property
+    def n(self) -> int:
+        """All workers, attackers included."""
+        return len(self.workers)
+
+    @property
+    def f(self) -> int:
+        """Byzantine workers tolerated: as written, else a fifth of the workers."""
+        return self.n // 5 if self.faults.byzantine is None else self.faults.byzantine
+
+    @property
+    def attackers(self) -> int:
+        """How many workers attack in a simulation: the last ones of the list."""
+        if self.simulation.attack == "none":
+            return 0
+        given = self.simulation.attackers
+        return self.f if given is None else given
+
+    @property
+    def evaluate_every(self) -> int:
+        """Rounds between two evaluations: as written, else at most fifty in a run."""
+        return self.training.evaluate_every or math.ceil(self.federation.rounds / 50)
+
+
+def load(path: Path | None, overrides: Json | None = None) -> Config:
+    """The checked configuration of a file (None: the built-in one) with flags laid over it.
+
+    Raises UserError: 66 for a missing file, 64 for anything that does not fit, with a sentence.
+    """
+    raw: Raw = {"federation": {"name": "digits"}} if path is None else _normal(_read(path))
+    for section, values in (overrides or {}).items():
+        present = raw.setdefault(section, {})
+        if isinstance(present, dict):
+            present.update(values)
+    return check(raw, "the command line" if path is None else str(path))
+
+
+def check(raw: Raw, source: str) -> Config:
+    """The configuration that these tables describe. Raises UserError with one sentence a fault."""
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        faults = [_sentence(fault) for fault in error.errors()]
+        raise UserError(f"{source}: " + "; ".join(faults)) from None
+
+
+def as_toml(config: Config) -> str:
+    """The configuration as a file that gives it again."""
+    return tomli_w.dumps(config.model_dump(exclude_none=True, exclude_defaults=False))
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """A hint that names the known word nearest to this one."""
+    close = difflib.get_close_matches(word.replace("_", "-"), known, n=1, cutoff=0.5)
+    close = close or difflib.get_close_matches(word.replace("-", "_"), known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
+
+
+def _read(path: Path) -> Raw:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, IsADirectoryError):
+        raise UserError(
+            f"there is no federation file {path}; `ostraka init DIR` makes one to start from",
+            Exit.MISSING,
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid TOML: {error}") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}", Exit.MISSING) from None
+
+
+def _normal(value: Any) -> Any:
+    """Keys in snake_case, whatever they were written in."""
+    if isinstance(value, dict):
+        return {key.replace("-", "_"): _normal(inner) for key, inner in value.items()}
+    return [_normal(v) for v in value] if isinstance(value, list) else value
+
+
+def _sentence(fault: Any) -> str:
+    """What one failed check means to the person who wrote the file."""
+    at = ".".join(str(part) for part in fault["loc"])
+    match fault["type"]:
+        case "extra_forbidden":
+            *inside, key = fault["loc"]
+            known = _known(inside)
+            return f"unknown key {at!r}: {nearest(str(key), known)}"
+        case "missing":
+            return f"key {at!r} is missing and has no default"
+        case "value_error":
+            return str(fault["ctx"]["error"])
+        case _:
+            seen = fault["input"]
+            shown = f", got {seen!r}" if isinstance(seen, int | float | str | bool) else ""
+            message = str(fault["msg"])
+            return f"{at}: {message[0].lower()}{message[1:]}{shown}"
+
+
+def _known(inside: list[Any]) -> list[str]:
+    """The keys of the table at this place."""
+    cls: Any = Config
+    for part in inside:
+        if isinstance(part, str) and part in cls.model_fields:
+            cls = _section_of(cls.model_fields[part].annotation)
+    return list(cls.model_fields)
+
+
+def _section_of(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    inner = (a for a in get_args(annotation) if isinstance(a, type) and issubclass(a, BaseModel))
+    return next(inner, Config)

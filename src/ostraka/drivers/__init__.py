@@ -1,0 +1,1 @@
+"""Drivers: what turns protocol coroutines into running parties."""

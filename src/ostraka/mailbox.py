@@ -1,0 +1,148 @@
+"""A party's unread mail: one message per slot, bounded per sender, only within the open windows.
+
+A slot is (label, kind, sender). The first message of a slot counts; the same bytes again are a
+duplicate, other bytes a conflict, and whatever lies below a window or comes after its reader gave
+up is late. Bodies are kept until their window closes, so that duplicates are recognised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ostraka.net import Label, Path, indices, names
+
+Place = Literal["late", "early", "in"]
+Refusal = Literal["late", "early", "oversize", "duplicate", "conflict", "flood"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much of one sender's unread mail a party keeps, and how large one body may be."""
+
+    unread_frames: int = 64
+    unread_bytes: int = 1 << 28
+    frame_bytes: int = 1 << 28
+
+
+@dataclass(slots=True)
+class _Mail:
+    body: bytes
+    unread: bool = True
+
+
+@dataclass(slots=True)
+class _Window:
+    base: Label
+    path: Path
+    low: tuple[int, ...]
+    high: tuple[int, ...] | None
+    ahead: set[str] = field(default_factory=set)
+
+    def place(self, label: Label) -> Place:
+        """Where a label lies; labels that this window does not speak of are in."""
+        depth = len(self.base)
+        inner = label[depth : depth + len(self.path)]
+        if label[:depth] != self.base or names(inner) != self.path:
+            return "in"
+        at = indices(inner)
+        if at < self.low:
+            return "late"
+        return "early" if self.high is not None and at > self.high else "in"
+
+
+class Mailbox:
+    """Stores admitted bodies; ``None`` in a slot means that its reader has given up on it."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._slots: dict[tuple[Label, str], dict[str, _Mail | None]] = {}
+        self._windows: dict[tuple[Label, Path], _Window] = {}
+        self._unread: dict[str, tuple[int, int]] = {}
+
+    def put(self, sender: str, label: Label, kind: str, body: bytes) -> Refusal | None:
+        """Keep one message, or say why not."""
+        refusal = self._refusal(sender, label, kind, body)
+        if refusal is None:
+            self._slots.setdefault((label, kind), {})[sender] = _Mail(body)
+            frames, size = self._unread.get(sender, (0, 0))
+            self._unread[sender] = (frames + 1, size + len(body))
+        return refusal
+
+    def read(self, label: Label, kind: str, sender: str) -> bytes | None:
+        """The slot's body, from now on no longer counted as unread."""
+        mail = self._slots.get((label, kind), {}).get(sender)
+        if mail is None:
+            return None
+        self._count_read(sender, mail)
+        return mail.body
+
+    def give_up(self, label: Label, kind: str, sender: str) -> bool:
+        """Close an empty slot for good; true if it was empty."""
+        slot = self._slots.setdefault((label, kind), {})
+        if sender in slot:
+            return slot[sender] is None
+        slot[sender] = None
+        return True
+
+    def newest(self, base: Label, path: Path, kind: str, sender: str) -> Label | None:
+        """The label below ``base`` with the greatest indices in which the sender's mail lies."""
+        depth = len(base)
+        found = (
+            label
+            for (label, at_kind), slot in self._slots.items()
+            if at_kind == kind
+            and slot.get(sender) is not None
+            and label[:depth] == base
+            and names(label[depth:]) == path
+        )
+        return max(found, key=indices, default=None)
+
+    def window(
+        self, base: Label, path: Path, low: tuple[int, ...], high: tuple[int, ...] | None
+    ) -> None:
+        """Move a window and forget every slot outside it."""
+        window = self._windows[base, path] = _Window(base, path, low, high)
+        for key in [key for key in self._slots if window.place(key[0]) != "in"]:
+            for sender, mail in self._slots.pop(key).items():
+                if mail is not None:
+                    self._count_read(sender, mail)
+
+    def raise_floor(self, base: Label, path: Path, low: tuple[int, ...]) -> None:
+        """Move only the lower edge of a window."""
+        present = self._windows.get((base, path))
+        self.window(base, path, low, present.high if present else None)
+
+    def ahead(self, base: Label, path: Path) -> tuple[str, ...]:
+        """Who has sent something above the window since it last moved."""
+        window = self._windows.get((base, path))
+        return tuple(sorted(window.ahead)) if window else ()
+
+    def _refusal(self, sender: str, label: Label, kind: str, body: bytes) -> Refusal | None:
+        for window, place in self._places(label):
+            if place == "early":
+                window.ahead.add(sender)
+            if place != "in":
+                return place
+        if len(body) > self._limits.frame_bytes:
+            return "oversize"
+        slot = self._slots.get((label, kind), {})
+        if sender in slot:
+            mail = slot[sender]
+            if mail is None:
+                return "late"
+            return "duplicate" if mail.body == body else "conflict"
+        frames, size = self._unread.get(sender, (0, 0))
+        crowded = frames >= self._limits.unread_frames
+        return "flood" if crowded or size + len(body) > self._limits.unread_bytes else None
+
+    def _places(self, label: Label) -> Iterator[tuple[_Window, Place]]:
+        for window in self._windows.values():
+            yield window, window.place(label)
+
+    def _count_read(self, sender: str, mail: _Mail) -> None:
+        if mail.unread:
+            mail.unread = False
+            frames, size = self._unread[sender]
+            self._unread[sender] = (frames - 1, size - len(mail.body))

@@ -1,0 +1,370 @@
+"""A protocol coroutine as a pure state machine: start, deliver and tick in; an outbox out.
+
+The simulator and the socket drivers are thin loops around this one interpreter, so that aborts,
+cancellation and timeouts cannot drift apart between them. It reads no clock: whoever drives it
+says what time it is. It trusts no peer: what may be kept is the mailbox's business, and nothing
+is decoded before its length is checked.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ostraka.mailbox import Limits, Mailbox
+from ostraka.net import (
+    Abort,
+    Form,
+    Gathered,
+    Join,
+    Label,
+    Malformed,
+    Net,
+    Newest,
+    Path,
+    Receive,
+    Request,
+    Sleep,
+    Timeout,
+    Trace,
+    indices,
+    label_text,
+)
+
+Program = Callable[[Net], Coroutine[Any, Any, Any]]
+Failure = Abort | Timeout
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One message on its way: where it belongs, what it claims to be, its bytes."""
+
+    label: Label
+    kind: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A frame and the party that it is for."""
+
+    to: str
+    frame: Frame
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What a stuck party waits for: senders are those that have not spoken yet."""
+
+    label: str
+    kind: str
+    senders: tuple[str, ...]
+    until: float | None
+
+
+@dataclass(eq=False, slots=True)
+class _Task:
+    coroutine: Coroutine[Any, Any, Any]
+    join: _Join | None = None
+
+
+@dataclass(eq=False, slots=True)
+class _Join:
+    """A task that waits for its children."""
+
+    parent: _Task
+    children: list[_Task] = field(default_factory=list)
+    results: dict[int, Any] = field(default_factory=dict)
+
+
+@dataclass(eq=False, slots=True)
+class _Wait:
+    """A task that waits for messages or for time."""
+
+    task: _Task
+    request: Receive | Newest | Sleep
+    deadline: float | None
+    messages: dict[str, Any] = field(default_factory=dict)
+    malformed: dict[str, Malformed] = field(default_factory=dict)
+
+
+class Party:
+    """Runs one program: new, running, then done (``result``), failed (``error``) or closed."""
+
+    def __init__(
+        self, me: str, program: Program, *, trace: Trace, limits: Limits | None = None
+    ) -> None:
+        self.me = me
+        self.now = 0.0
+        self.status: Literal["new", "running", "done", "failed", "closed"] = "new"
+        self.result: Any = None
+        self.error: Failure | None = None
+        self._trace = trace
+        self._program = program
+        self._mail = Mailbox(limits or Limits())
+        self._outbox: list[Outgoing] = []
+        self._waits: list[_Wait] = []
+        self._joins: list[_Join] = []
+        self._ready: deque[tuple[_Task, Any, Failure | None]] = deque()
+
+    # --- what a driver calls ---------------------------------------------------------------
+
+    def start(self, now: float) -> None:
+        """Begin the program."""
+        self.now = now
+        self.status = "running"
+        self._ready.append((_Task(self._program(Net(self))), None, None))
+        self._run()
+
+    def deliver(self, sender: str, frame: Frame, now: float) -> None:
+        """Take one frame from an authenticated peer; any content is safe."""
+        self.now = now
+        if self.status != "running":
+            return
+        refusal = self._mail.put(sender, frame.label, frame.kind, frame.body)
+        if refusal is None:
+            self._offer(sender, frame)
+            self._run()
+        else:
+            where = label_text(frame.label)
+            self._trace(
+                "dropped", party=self.me, peer=sender, why=refusal, kind=frame.kind, at=where
+            )
+
+    def tick(self, now: float) -> None:
+        """Let deadlines up to ``now`` pass."""
+        self.now = now
+        while self.status == "running":
+            due = (w for w in self._waits if w.deadline is not None and w.deadline <= now)
+            first = min(due, key=lambda w: w.deadline or 0.0, default=None)
+            if first is None:
+                return
+            self._answer(first)
+            self._run()
+
+    def drain(self) -> list[Outgoing]:
+        """What must be sent now, in order; each frame is given once."""
+        out, self._outbox = self._outbox, []
+        return out
+
+    @property
+    def deadline(self) -> float | None:
+        """When ``tick`` is needed next."""
+        return min((w.deadline for w in self._waits if w.deadline is not None), default=None)
+
+    def where(self) -> list[Waiting]:
+        """What this party waits for, for people who ask why nothing happens."""
+        return [_describe(wait) for wait in self._waits]
+
+    def close(self) -> None:
+        """Drop the program, as a crash would."""
+        if self.status in ("new", "running"):
+            self.status = "closed"
+        for task in list(self._tasks()):
+            task.coroutine.close()
+        self._waits.clear()
+        self._joins.clear()
+        self._ready.clear()
+
+    # --- what Net calls ---------------------------------------------------------------------
+
+    def post(self, to: str, label: Label, kind: str, body: bytes) -> None:
+        """Put one frame into the outbox."""
+        if to == self.me:
+            raise ValueError(f"{self.me} sends {kind} to itself")
+        self._outbox.append(Outgoing(to, Frame(label, kind, body)))
+
+    def window(
+        self, label: Label, path: Path, low: tuple[int, ...], high: tuple[int, ...] | None
+    ) -> None:
+        """Move a window of the mailbox."""
+        self._mail.window(label, path, low, high)
+
+    def ahead(self, label: Label, path: Path) -> tuple[str, ...]:
+        """Who has sent something above the window since it last moved."""
+        return self._mail.ahead(label, path)
+
+    # --- waits ------------------------------------------------------------------------------
+
+    def _offer(self, sender: str, frame: Frame) -> None:
+        """Show a new frame to the waits that it may end."""
+        for wait in list(self._waits):
+            match wait.request:
+                case Receive(label=label, form=form) as request:
+                    if label == frame.label and form.kind == frame.kind:
+                        self._take(wait, request, sender)
+                        self._settle(wait, request)
+                case Newest() as request:
+                    if self._found(request):
+                        self._answer(wait)
+                case Sleep():
+                    pass
+
+    def _take(self, wait: _Wait, request: Receive, sender: str) -> None:
+        """Decode one sender's message of the slot for a waiting task, once."""
+        if sender in wait.messages or sender in wait.malformed or sender not in request.senders:
+            return
+        body = self._mail.read(request.label, request.form.kind, sender)
+        if body is None:
+            return
+        message = _decode(request.form, body)
+        if isinstance(message, Malformed):
+            wait.malformed[sender] = message
+        else:
+            wait.messages[sender] = message
+
+    def _settle(self, wait: _Wait, request: Receive) -> None:
+        """End a receive that has all that it can or need have."""
+        if len(wait.messages) + len(wait.malformed) == len(request.senders):
+            self._answer(wait)
+        elif len(wait.messages) == request.need:
+            if request.grace_s <= 0.0:
+                self._answer(wait)
+            else:
+                grace = self.now + request.grace_s
+                wait.deadline = grace if wait.deadline is None else min(wait.deadline, grace)
+
+    def _found(self, request: Newest) -> Label | None:
+        label = self._mail.newest(request.label, request.path, request.form.kind, request.sender)
+        if label is None or indices(label[len(request.label) :]) <= request.after:
+            return None
+        return label
+
+    def _answer(self, wait: _Wait) -> None:
+        """Hand the task what its wait has come to."""
+        self._waits.remove(wait)
+        match wait.request:
+            case Receive() as request:
+                self._ready.append((wait.task, self._gathered(wait, request), None))
+            case Newest() as request:
+                self._ready.append((wait.task, self._pick(request), None))
+            case Sleep():
+                self._ready.append((wait.task, None, None))
+
+    def _gathered(self, wait: _Wait, request: Receive) -> Gathered[Any]:
+        give_up = self._mail.give_up
+        silent = (s for s in request.senders if give_up(request.label, request.form.kind, s))
+        return Gathered(
+            {s: wait.messages[s] for s in request.senders if s in wait.messages},
+            {s: wait.malformed[s] for s in request.senders if s in wait.malformed},
+            tuple(silent),
+        )
+
+    def _pick(self, request: Newest) -> tuple[tuple[int, ...], Any] | None:
+        label = self._found(request)
+        if label is None:
+            return None
+        body = self._mail.read(label, request.form.kind, request.sender)
+        assert body is not None, "what was found a moment ago is still there"
+        index = indices(label[len(request.label) :])
+        self._mail.raise_floor(request.label, request.path, index)
+        return index, _decode(request.form, body)
+
+    # --- the interpreter --------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while self._ready:
+            task, value, error = self._ready.popleft()
+            try:
+                if error is None:
+                    request = task.coroutine.send(value)
+                else:
+                    request = task.coroutine.throw(error)
+            except StopIteration as stop:
+                self._finished(task, stop.value)
+            except (Abort, Timeout) as failure:
+                self._failed(task, failure)
+            else:
+                self._register(task, request)
+
+    def _register(self, task: _Task, request: Request) -> None:
+        match request:
+            case Receive(timeout_s=timeout_s):
+                wait = self._wait(task, request, timeout_s)
+                for sender in request.senders:
+                    self._take(wait, request, sender)
+                self._settle(wait, request)
+            case Newest(timeout_s=timeout_s):
+                wait = self._wait(task, request, timeout_s)
+                if self._found(request):
+                    self._answer(wait)
+            case Sleep(seconds):
+                self._wait(task, request, seconds)
+            case Join(coroutines):
+                join = _Join(task)
+                join.children = [_Task(coroutine, join) for coroutine in coroutines]
+                self._joins.append(join)
+                self._ready.extend((child, None, None) for child in join.children)
+                self._joined(join)
+            case _:
+                raise TypeError(f"a protocol awaited {request!r}, which is no request to Net")
+
+    def _wait(
+        self, task: _Task, request: Receive | Newest | Sleep, timeout_s: float | None
+    ) -> _Wait:
+        wait = _Wait(task, request, None if timeout_s is None else self.now + timeout_s)
+        self._waits.append(wait)
+        return wait
+
+    def _finished(self, task: _Task, value: Any) -> None:
+        if task.join is None:
+            self.status, self.result = "done", value
+            self.close()
+        else:
+            task.join.results[id(task)] = value
+            self._joined(task.join)
+
+    def _joined(self, join: _Join) -> None:
+        if len(join.results) == len(join.children):
+            self._joins.remove(join)
+            results = tuple(join.results[id(child)] for child in join.children)
+            self._ready.append((join.parent, results, None))
+
+    def _failed(self, task: _Task, failure: Failure) -> None:
+        join = task.join
+        if join is None:
+            self.status, self.error = "failed", failure
+            self.close()
+            return
+        self._joins.remove(join)
+        for child in join.children:
+            if child is not task:
+                self._cancel(child)
+        self._ready.append((join.parent, None, failure))
+
+    def _cancel(self, task: _Task) -> None:
+        """End a task and all that runs below it."""
+        for join in [j for j in self._joins if j.parent is task]:
+            self._joins.remove(join)
+            for child in join.children:
+                self._cancel(child)
+        self._waits = [w for w in self._waits if w.task is not task]
+        self._ready = deque(r for r in self._ready if r[0] is not task)
+        task.coroutine.close()
+
+    def _tasks(self) -> Iterator[_Task]:
+        """Every task that has not ended, children before the parents that wait for them."""
+        yield from (wait.task for wait in self._waits)
+        yield from (task for task, _, _ in self._ready)
+        yield from (join.parent for join in reversed(self._joins))
+
+
+def _decode(form: Form[Any], body: bytes) -> Any:
+    if len(body) > form.max_bytes:
+        return Malformed(f"{len(body)} bytes, at most {form.max_bytes} expected")
+    return form.decode(body)
+
+
+def _describe(wait: _Wait) -> Waiting:
+    match wait.request:
+        case Receive(label=label, form=form, senders=senders):
+            silent = (s for s in senders if s not in wait.messages and s not in wait.malformed)
+            return Waiting(label_text(label), form.kind, tuple(silent), wait.deadline)
+        case Newest(label=label, path=path, form=form, sender=sender):
+            inner = "/".join(f"{name}.?" for name in path)
+            at = "/".join(part for part in (label_text(label), inner) if part)
+            return Waiting(at, form.kind, (sender,), wait.deadline)
+        case Sleep():
+            return Waiting("", "time", (), wait.deadline)

@@ -1,0 +1,1 @@
+"""One file, one protocol; its message types beside it."""

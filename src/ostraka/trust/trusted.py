@@ -1,0 +1,194 @@
+"""Trust model `trusted`: n workers, up to f Byzantine, and one server that everybody trusts.
+
+The baseline that the other trust models are compared with. The server sees every update in the
+clear and could change the model at will; what it buys is any rule, one round trip a round, and
+robustness against workers that lie. Composition only: central_round collects, a rule aggregates,
+the step is architecture.md's ("The same bits everywhere").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from ostraka.net import Abort, Net, Timeout, Trace
+from ostraka.protocols.central_round import (
+    BEFORE_ALL,
+    Collected,
+    Model,
+    Update,
+    collect_updates,
+    dismiss,
+    next_model,
+    send_update,
+)
+from ostraka.rules.aggregate import Aggregate, aggregate
+from ostraka.rules.api import PreAggregation, Rule
+from ostraka.rules.bounds import remaining
+from ostraka.trust.api import Cost, Promise, Terms
+
+Vector = npt.NDArray[np.float32]
+Train = Callable[[int, Vector], Vector]
+FAMILIES = ("gram", "coordinate")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What all parties agree on beforehand.
+
+    ``f``: Byzantine workers tolerated; ``dropouts``: None, or how many honest workers may be
+    missing (see rules.bounds); ``rate``: round -> learning rate; ``deadline_s``: seconds a round.
+    """
+
+    workers: tuple[str, ...]
+    server: str
+    rounds: int
+    rule: Rule
+    pre: tuple[PreAggregation, ...]
+    f: int
+    dropouts: int | None
+    rate: Callable[[int], float]
+    deadline_s: float
+    max_norm: float
+
+
+@dataclass(frozen=True)
+class State:
+    """All that the server must keep between rounds; ``round`` is the next one to run."""
+
+    round: int
+    epoch: int
+    model: Vector
+    previous: Vector
+
+    @classmethod
+    def initial(cls, model: Vector) -> State:
+        """Before the first round; the previous aggregate is zero."""
+        return cls(0, 0, model, np.zeros_like(model))
+
+
+async def server(
+    net: Net, plan: Plan, state: State, *, commit: Callable[[State], None], trace: Trace
+) -> State:
+    """The server's whole life: rounds until the last, then the model to everybody.
+
+    ``commit`` is called before the first message and after every round with the state to store.
+    Raises Timeout when a round brings nothing at all, Abort when its bound fails (the round ends,
+    the state before it is kept).
+    """
+    state = replace(state, epoch=state.epoch + 1)
+    commit(state)
+    while state.round < plan.rounds:
+        turn = (state.epoch, state.round)
+        got = await collect_updates(
+            net, plan.workers, turn, state.model, deadline_s=plan.deadline_s
+        )
+        state = _close_round(plan, state, got, trace)
+        commit(state)
+    dismiss(net, plan.workers, (state.epoch, state.round), state.model)
+    return state
+
+
+async def worker(net: Net, plan: Plan, train: Train, d: int) -> Vector:
+    """A worker's whole life: answer the newest model until the final one, which it returns.
+
+    ``train(round, model)`` gives the update for the round; it may be asked the same twice, when
+    the server restarted, and must then answer the same.
+    """
+    after = BEFORE_ALL
+    while True:
+        after, model = await next_model(net, plan.server, after, d)
+        if model.final:
+            return np.array(model.vector)
+        send_update(net, plan.server, after, train(model.round, model.vector))
+
+
+def _close_round(plan: Plan, state: State, got: Collected, trace: Trace) -> State:
+    """Aggregate what came and take the step."""
+    if not got.updates and not got.refused:
+        raise Timeout((("round", state.round),), Update.kind, got.missing)
+    refused = dict(got.refused)
+    try:
+        result, names = _aggregate(plan, state, got)
+    except ValueError as refusal:
+        _say(trace, state.round, refused, got.missing)
+        raise Abort(f"round {state.round} ended: {refusal}") from refusal
+    screened = {names[row]: (reason, "") for row, reason in result.dropped.items()}
+    _say(trace, state.round, refused | screened, got.missing)
+
+    model = step(state.model, result.vector, plan.rate(state.round))
+    trace(
+        "aggregated",
+        round=state.round,
+        distance=_by_name(names, _distances(got, result.vector)),
+        influence=None if result.influence is None else _by_name(names, result.influence),
+    )
+    return replace(state, round=state.round + 1, model=model, previous=result.vector)
+
+
+def _aggregate(plan: Plan, state: State, got: Collected) -> tuple[Aggregate, tuple[str, ...]]:
+    n, f = remaining(len(plan.workers), plan.f, len(got.refused), len(got.missing), plan.dropouts)
+    names = tuple(got.updates)
+    assert len(names) == n, "who did not answer well is refused or missing"
+    result = aggregate(
+        np.stack([got.updates[name] for name in names]),
+        plan.rule.with_f(f),
+        [pre.with_f(f) for pre in plan.pre],
+        reference=state.previous if plan.rule.uses_reference else None,
+        f=f,
+        max_norm=plan.max_norm,
+    )
+    return result, names
+
+
+def step(model: Vector, update: npt.NDArray[np.floating], rate: float) -> Vector:
+    """theta <- float32(float64(theta) - rate * update): the same bits on every machine."""
+    return (model.astype(np.float64) - rate * update.astype(np.float64)).astype(np.float32)
+
+
+def terms(n: int, f: int, d: int | None) -> Terms:
+    """What this trust model promises and costs; d None where the model's size is not known."""
+    promise = Promise(
+        trust="trusted",
+        may_lie=f"Up to {f} of {n} workers may send anything, together and knowing everything.",
+        may_look="The server reads every update; whoever runs it must be trusted with the data.",
+        sees={
+            "server": "every worker's update in the clear, in every round",
+            "worker": "the model of every round, nothing of the other workers' updates",
+        },
+        tolerates={"byzantine workers": f, "byzantine servers": 0},
+        not_promised="A server that lies or looks is not noticed: it can read every update, "
+        "change the model, and show each worker another one.",
+    )
+    size = 0 if d is None else d
+    model, update = Model.form(d=size).max_bytes, Update.form(d=size).max_bytes
+    cost = {
+        "server": Cost("n (4 d + 50)", n * model),
+        "worker": Cost("4 d + 49", update),
+    }
+    return Terms(promise, cost, FAMILIES)
+
+
+def _say(
+    trace: Trace, round: int, refused: Mapping[str, tuple[str, str]], missing: Sequence[str]
+) -> None:
+    for name, (reason, detail) in refused.items():
+        trace("excluded", round=round, party=name, reason=reason, detail=detail)
+    for name in missing:
+        trace("missing", round=round, party=name)
+
+
+def _distances(got: Collected, aggregate: npt.NDArray[np.floating]) -> list[float]:
+    """How far each update lies from the aggregate; infinite for one that is not finite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = (float(np.sum(np.square(u - aggregate))) for u in got.updates.values())
+        return [float(np.sqrt(s)) if np.isfinite(s) else float("inf") for s in squares]
+
+
+def _by_name(
+    names: Sequence[str], values: Sequence[float] | npt.NDArray[np.float64]
+) -> dict[str, float]:
+    return {name: float(value) for name, value in zip(names, values, strict=True)}
