@@ -184,6 +184,7 @@ class Tensor:
     def write(self, out: bytearray, value: Any) -> None:
         """Append any array of a listed dtype; whether it fits the form is the receiver's check."""
         array = np.ascontiguousarray(value)
+        array = array.astype(array.dtype.newbyteorder("<"), copy=False)
         if array.dtype.name not in DTYPES or array.ndim > MAX_RANK:
             raise ValueError(f"no array of dtype {array.dtype} and rank {array.ndim} is sent")
         shape = np.shape(value)

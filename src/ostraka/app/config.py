@@ -35,8 +35,8 @@ def _kebab(value: Any) -> Any:
 
 Count = Annotated[int, Field(ge=0, strict=True)]
 Positive = Annotated[int, Field(ge=1, strict=True)]
-Amount = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
-Above0 = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Amount = Annotated[float, Field(ge=0.0, allow_inf_nan=False, strict=True)]
+Above0 = Annotated[float, Field(gt=0.0, allow_inf_nan=False, strict=True)]
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Kebab = Annotated[str, BeforeValidator(_kebab)]
 
@@ -210,10 +210,16 @@ def load(path: Path | None, overrides: Json | None = None) -> Config:
 
     Raises UserError: 66 for a missing file, 64 for anything that does not fit, with a sentence.
     """
+    # Another rule on the command line takes the pre-aggregations along, not the old parameters.
     raw: Raw = {"federation": {"name": "digits"}} if path is None else _normal(_read(path))
     for section, values in (overrides or {}).items():
         present = raw.setdefault(section, {})
         if isinstance(present, dict):
+            if section == "rule" and _kebab(values.get("name")) not in (
+                None,
+                _kebab(present.get("name")),
+            ):
+                present = raw[section] = {k: v for k, v in present.items() if k == "pre"}
             present.update(values)
     return check(raw, "the command line" if path is None else str(path))
 

@@ -1,0 +1,224 @@
+"""The small array interface that rules are written over, and its numpy form.
+
+A rule sees rows as an opaque (n, d) array of float32 or float64 and touches them only through
+`Ops`; beyond it, only what numpy and torch spell alike is used on arrays: `shape`, slices of
+columns, and in-place ``+=``, ``-=``, ``*=`` and ``/=``. Small n x n matrices are float64 numpy
+arrays on every backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Array = Any
+Float = npt.NDArray[np.float64]
+
+BLOCK = 1 << 14
+"""Columns that are converted to float64 at a time: n x 128 KiB of extra memory."""
+
+
+def spans(d: int, width: int = BLOCK) -> Iterator[tuple[int, int]]:
+    """Cut range(d) into (low, high) pieces of at most `width` columns."""
+    return ((low, min(low + width, d)) for low in range(0, d, width))
+
+
+class Ops(Protocol):
+    """What a backend offers. Arrays named block are (n, w), host results are numpy."""
+
+    def rows(self, data: object) -> Array:
+        """Check the caller's rows and give them as one (n, d) array; ValueError says what is wrong.
+
+        A float32 or float64 matrix is passed on without a copy; a list of equal vectors is stacked.
+        """
+
+    def row(self, data: object, like: Array) -> Array:
+        """Check one public vector (d,) against the rows: same d, same dtype, finite."""
+
+    def take(self, x: Array, keep: Sequence[int]) -> Array:
+        """Give a contiguous copy of the named rows."""
+
+    def copy(self, x: Array) -> Array:
+        """Give a contiguous copy in the same dtype."""
+
+    def wide(self, x: Array) -> Array:
+        """Give a contiguous float64 copy."""
+
+    def append(self, block: Array, extra: Sequence[Array]) -> Array:
+        """Give the float64 block with float64 vectors (w,) put below it."""
+
+    def zeros(self, block: Array) -> Array:
+        """Give a float64 zero vector as long as the block is wide."""
+
+    def vector(self, x: Array) -> Array:
+        """Give an uninitialised (d,) vector of the rows' dtype."""
+
+    def gram(self, block: Array) -> Float:
+        """Inner products (n, n) of the rows of a float64 block, on the host."""
+
+    def squares(self, block: Array) -> Float:
+        """Squared norms (n,) of the rows of a float64 block, on the host; may be inf or NaN."""
+
+    def mix(self, matrix: Float, block: Array) -> Array:
+        """matrix (k, n) times a float64 block (n, w)."""
+
+    def minimum(self, a: Array, b: Array, out: Array) -> None:
+        """Elementwise minimum into `out`, which may be one of the two."""
+
+    def maximum(self, a: Array, b: Array, out: Array) -> None:
+        """Elementwise maximum into `out`, which may be one of the two."""
+
+    def sort(self, block: Array) -> Array:
+        """Give the block with every column sorted upwards."""
+
+    def finite(self, x: Array) -> bool:
+        """Whether every entry is finite."""
+
+    def equal(self, a: Array, b: Array) -> bool:
+        """Whether all entries compare equal."""
+
+    def biggest(self, x: Array) -> float:
+        """Largest absolute entry."""
+
+
+def check_dtype(name: str) -> None:
+    """Refuse every dtype but float32 and float64, in the machine's byte order."""
+    if name not in ("float32", "float64"):
+        raise ValueError(f"rows must be float32 or float64, got {name}")
+
+
+def check_matrix(shape: Sequence[int]) -> None:
+    """Refuse anything but a matrix with at least one row and one column."""
+    if len(shape) != 2:
+        raise ValueError(f"rows must be a matrix (n, d), got {len(shape)} axes: {tuple(shape)}")
+    if shape[0] < 1 or shape[1] < 1:
+        raise ValueError(f"rows need n >= 1 and d >= 1, got n={shape[0]}, d={shape[1]}")
+
+
+def check_alike(kinds: Sequence[tuple[tuple[int, ...], str]]) -> None:
+    """Refuse a list of vectors unless all have one axis, one length and one dtype."""
+    for at, (shape, dtype) in enumerate(kinds):
+        if len(shape) != 1:
+            raise ValueError(f"row {at} must be a vector (d,), got {len(shape)} axes: {shape}")
+        if (shape, dtype) != kinds[0]:
+            first_shape, first_dtype = kinds[0]
+            raise ValueError(
+                f"row {at} has d={shape[0]} and dtype {dtype}, "
+                f"row 0 has d={first_shape[0]} and dtype {first_dtype}"
+            )
+
+
+def check_row(shape: Sequence[int], dtype: str, d: int, rows_dtype: str) -> None:
+    """Refuse a public vector that does not look like one of the rows."""
+    if len(shape) != 1 or shape[0] != d:
+        raise ValueError(f"reference must have shape ({d},), got {tuple(shape)}")
+    if dtype != rows_dtype:
+        raise ValueError(f"reference must be {rows_dtype} like the rows, got {dtype}")
+
+
+def _dtype_name(x: npt.NDArray[Any]) -> str:
+    return x.dtype.name if x.dtype.isnative else str(x.dtype)
+
+
+def _as_array(data: object, what: str) -> npt.NDArray[Any]:
+    if not isinstance(data, np.ndarray):
+        raise ValueError(f"{what} must be a numpy array, got {type(data).__name__}")
+    if isinstance(data, np.ma.MaskedArray):
+        raise ValueError(f"{what} must not be a masked array: drop the masked rows first")
+    return np.asarray(data)
+
+
+class NumpyOps:
+    """`Ops` over numpy arrays."""
+
+    def rows(self, data: object) -> Array:
+        """See `Ops.rows`."""
+        if isinstance(data, (list, tuple)):
+            parts = [_as_array(row, f"row {at}") for at, row in enumerate(data)]
+            if not parts:
+                raise ValueError("rows need n >= 1, got an empty list")
+            check_alike([(part.shape, _dtype_name(part)) for part in parts])
+            check_dtype(_dtype_name(parts[0]))
+            x = np.stack(parts)
+        else:
+            x = _as_array(data, "rows")
+            check_dtype(_dtype_name(x))
+        check_matrix(x.shape)
+        return x
+
+    def row(self, data: object, like: Array) -> Array:
+        """See `Ops.row`."""
+        x = _as_array(data, "reference")
+        check_row(x.shape, _dtype_name(x), like.shape[1], _dtype_name(like))
+        if not np.isfinite(x).all():
+            raise ValueError("reference must be finite")
+        return x
+
+    def take(self, x: Array, keep: Sequence[int]) -> Array:
+        """See `Ops.take`."""
+        return np.ascontiguousarray(x[np.asarray(keep, dtype=np.intp)])
+
+    def copy(self, x: Array) -> Array:
+        """See `Ops.copy`."""
+        return np.array(x, order="C")
+
+    def wide(self, x: Array) -> Array:
+        """See `Ops.wide`."""
+        return np.array(x, dtype=np.float64, order="C")
+
+    def append(self, block: Array, extra: Sequence[Array]) -> Array:
+        """See `Ops.append`."""
+        return np.vstack([block, *extra])
+
+    def zeros(self, block: Array) -> Array:
+        """See `Ops.zeros`."""
+        return np.zeros(block.shape[1], dtype=np.float64)
+
+    def vector(self, x: Array) -> Array:
+        """See `Ops.vector`."""
+        return np.empty(x.shape[1], dtype=x.dtype)
+
+    def gram(self, block: Array) -> Float:
+        """See `Ops.gram`."""
+        product: Float = block @ block.T
+        return product
+
+    def squares(self, block: Array) -> Float:
+        """See `Ops.squares`."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            total: Float = np.einsum("ij,ij->i", block, block)
+        return total
+
+    def mix(self, matrix: Float, block: Array) -> Array:
+        """See `Ops.mix`."""
+        return matrix @ block
+
+    def minimum(self, a: Array, b: Array, out: Array) -> None:
+        """See `Ops.minimum`."""
+        np.minimum(a, b, out=out)
+
+    def maximum(self, a: Array, b: Array, out: Array) -> None:
+        """See `Ops.maximum`."""
+        np.maximum(a, b, out=out)
+
+    def sort(self, block: Array) -> Array:
+        """See `Ops.sort`."""
+        return np.sort(np.ascontiguousarray(block.T), axis=1).T
+
+    def finite(self, x: Array) -> bool:
+        """See `Ops.finite`."""
+        return bool(np.isfinite(x).all())
+
+    def equal(self, a: Array, b: Array) -> bool:
+        """See `Ops.equal`."""
+        return bool(np.array_equal(a, b))
+
+    def biggest(self, x: Array) -> float:
+        """See `Ops.biggest`."""
+        return float(max(abs(x.max()), abs(x.min())))
+
+
+NUMPY = NumpyOps()

@@ -1,0 +1,210 @@
+"""From a configuration to data, models and one trainer per party; the only module of app/ that
+needs torch, which it reaches through learn/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ostraka.app.build import Recipe
+from ostraka.app.config import Config
+from ostraka.app.errors import Exit, UserError
+from ostraka.attacks.api import DataAttack
+from ostraka.drivers.trace import Record
+from ostraka.learn import initial
+from ostraka.learn.data import Dataset, load
+from ostraka.learn.formats import DataError
+from ostraka.learn.partition import split
+
+try:
+    from ostraka.learn.app import (
+        App,
+        AppError,
+        AppMissing,
+        Examples,
+        Site,
+        as_examples,
+        builtin,
+        load_app,
+    )
+    from ostraka.learn.evaluate import evaluate
+    from ostraka.learn.threads import one_thread
+    from ostraka.learn.worker import Trainer
+except ModuleNotFoundError as missing:
+    if missing.name != "torch":
+        raise
+    raise UserError(
+        "training needs torch, which is not installed: pip install 'ostraka[learn]'", Exit.REFUSED
+    ) from None
+
+Vector = npt.NDArray[np.float32]
+BUILTIN = "builtin"
+HELD_OUT = 5
+
+
+@dataclass
+class Assembly:
+    """What a simulated run computes with. ``initial`` is the model before the first round."""
+
+    initial: Vector
+    trainers: Mapping[str, Trainer]
+    attackers: tuple[str, ...]
+    poisons_data: bool
+    _app: App
+    _test: Examples
+    _accountant: Any
+
+    def evaluate(self, model: Vector) -> dict[str, float]:
+        """Accuracy (a fraction) and loss of a model on the public test set."""
+        any_trainer = next(iter(self.trainers.values()))
+        any_trainer.model.load(model)
+        found = evaluate(any_trainer.model, self._app, self._test)
+        return {"accuracy": found.accuracy, "loss": found.loss}
+
+    def module(self, model: Vector) -> Any:
+        """A torch module that holds this model."""
+        flat = initial.build(self._app, 0)
+        flat.load(model)
+        return flat.module.eval()
+
+    def epsilon(self, rounds: int, complete: bool) -> Record | None:
+        """Privacy spent after so many rounds, None where no privacy is asked for."""
+        return None if self._accountant is None else self._accountant.after(rounds, complete)
+
+
+def assemble(config: Config, recipe: Recipe, base: Path, data_dir: Path | None) -> Assembly:
+    """Load data and app, deal the data out, and give every worker its trainer.
+
+    Raises UserError: 66 for files that are not there, 65 for data that cannot be read, 64 for an
+    app or partition that does not fit, 78 for another initial model than the file's digest names.
+    """
+    one_thread()
+    with _told():
+        app, test = _app(config, base, data_dir)
+        names, seed = config.workers, config.federation.seed
+        poisons = isinstance(recipe.attack, DataAttack)
+        attackers = names[config.n - config.attackers :]
+        trainers, held_out = {}, []
+        for party, name in enumerate(names):
+            site = Site(party, config.n, name, seed, data_dir)
+            own = as_examples(app.train_data(site))
+            if test is None:
+                own, kept = _hold_out(own)
+                held_out.append(kept)
+            if poisons and name in attackers:
+                own = _poisoned(own, recipe.attack)
+            trainers[name] = Trainer(app, own, recipe.training, recipe.privacy, seed, party)
+        return Assembly(
+            initial=_initial(config, app, base),
+            trainers=trainers,
+            attackers=attackers,
+            poisons_data=poisons,
+            _app=app,
+            _test=_joined(held_out) if test is None else test,
+            _accountant=_accountant(config, trainers),
+        )
+
+
+def initial_model(config: Config, base: Path) -> Vector:
+    """The model that a federation starts from, drawn from its seed."""
+    with _told():
+        app, _ = _app(config, base, None)
+        vector: Vector = initial.initial_vector(app, config.federation.seed)
+        return vector
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Turn what loading may raise into sentences with exit codes."""
+    try:
+        yield
+    except DataError as error:
+        raise UserError(str(error), Exit.DATA) from error
+    except (AppMissing, FileNotFoundError) as error:
+        raise UserError(str(error), Exit.MISSING) from error
+    except (AppError, ValueError) as error:
+        raise UserError(str(error)) from error
+
+
+def _app(config: Config, base: Path, data_dir: Path | None) -> tuple[App, Examples | None]:
+    """The app and its public test set, where it has one."""
+    if config.training.app == BUILTIN:
+        dataset = load(config.data.name, data_dir)
+        app = builtin(config.training.model, dataset, _parts(config, dataset))
+    else:
+        app = load_app(config.training.app, base)
+    test = None if app.test_data is None else as_examples(app.test_data(data_dir))
+    return app, test
+
+
+def _parts(config: Config, dataset: Dataset) -> list[npt.NDArray[Any]]:
+    return split(
+        dataset.train_y,
+        config.n,
+        config.data.partition,
+        alpha=config.data.alpha,
+        shards_per_party=config.data.shards_per_party,
+        seed=config.federation.seed,
+    )
+
+
+def _initial(config: Config, app: App, base: Path) -> Vector:
+    """The model to start from: drawn from the seed, or the file whose digest is written."""
+    wanted = config.training.initial_model
+    if wanted is None:
+        drawn: Vector = initial.initial_vector(app, config.federation.seed)
+        return drawn
+    path = base / "initial.safetensors"
+    dimension = initial.build(app, config.federation.seed).dimension
+    found: Vector = initial.load_vector(path, dimension)
+    if initial.model_digest(found) != wanted:
+        raise UserError(
+            f"{path} has the digest {initial.model_digest(found)}, but training.initial_model "
+            f"is {wanted}: this is not the model that the federation starts from",
+            Exit.DIFFERS,
+        )
+    return found
+
+
+def _hold_out(own: Examples) -> tuple[Examples, Examples]:
+    """Every fifth example is kept for evaluation where the app has no public test set."""
+    if len(own.inputs) < HELD_OUT:
+        raise AppError(
+            f"a party with {len(own.inputs)} examples cannot hold any out for evaluation: give "
+            "the app test_data, or every party at least five examples"
+        )
+    kept = np.arange(len(own.inputs)) % HELD_OUT == HELD_OUT - 1
+    return (
+        Examples(own.inputs[~kept], own.targets[~kept]),
+        Examples(own.inputs[kept], own.targets[kept]),
+    )
+
+
+def _joined(parts: list[Examples]) -> Examples:
+    import torch
+
+    return Examples(torch.cat([p.inputs for p in parts]), torch.cat([p.targets for p in parts]))
+
+
+def _poisoned(own: Examples, attack: DataAttack) -> Examples:
+    """The examples with the labels that a data attack gives them."""
+    labels = own.targets.numpy()
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise AppError(f"attack {attack.name} needs one integer label per example")
+    flipped = attack.labels(labels, int(labels.max()) + 1)
+    return as_examples((own.inputs, flipped))
+
+
+def _accountant(config: Config, trainers: Mapping[str, Trainer]) -> Any:
+    if config.privacy is None:
+        return None
+    from ostraka.app.accounting import Accountant
+
+    return Accountant(config, max(t.sampling_rate for t in trainers.values()))

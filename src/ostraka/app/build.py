@@ -1,0 +1,165 @@
+"""From a checked configuration to rules, attacks and settings; refuses what cannot hold.
+
+Needs no torch: `explain` uses it too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import Any
+
+from ostraka.app.config import Config, nearest
+from ostraka.app.errors import UserError
+from ostraka.attacks import ATTACKS
+from ostraka.attacks.parties import PARTY_ATTACKS
+from ostraka.learn.settings import Privacy, Training
+from ostraka.rules import PRE_AGGREGATIONS, RULES
+from ostraka.rules.api import PreAggregation, Rule
+from ostraka.trust import trusted
+from ostraka.trust.api import Terms
+
+TRUST_MODELS = ("trusted",)
+DEFAULT_RULE = ("trimmed-mean", ("nnm",))
+DEFAULT_PARAMETERS: Mapping[str, Mapping[str, Any]] = {"centered-clipping": {"tau": 1.0}}
+NO_ATTACK = "none"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Rule and pre-aggregations in force, attack (None: all honest), worker settings."""
+
+    rule: Rule
+    pre: tuple[PreAggregation, ...]
+    attack: Any
+    training: Training
+    privacy: Privacy | None
+    terms: Terms
+    warnings: tuple[str, ...]
+
+
+def build(config: Config) -> Recipe:
+    """Everything that the configuration names. Raises UserError with the reason for a refusal."""
+    if config.federation.trust not in TRUST_MODELS:
+        raise UserError(
+            f"trust model {config.federation.trust!r} is not in this version: "
+            f"{nearest(config.federation.trust, list(TRUST_MODELS))}"
+        )
+    rule, pre = rule_of(config)
+    try:
+        check_bounds(rule, pre, config.n, config.f)
+    except ValueError as refusal:
+        raise UserError(f"{refusal}; lower [faults] byzantine or add workers") from None
+    attack = attack_of(config)
+    return Recipe(
+        rule=rule,
+        pre=pre,
+        attack=attack,
+        training=_training(config),
+        privacy=_privacy(config),
+        terms=trusted.terms(config.n, config.f, None),
+        warnings=tuple(_warnings(config, rule, pre)),
+    )
+
+
+def check_bounds(rule: Rule, pre: tuple[PreAggregation, ...], n: int, f: int) -> None:
+    """Raise ValueError with the bound that fails for n rows of which f are Byzantine."""
+    for part in (*pre, rule):
+        part.check(n, f)
+
+
+def rule_of(config: Config) -> tuple[Rule, tuple[PreAggregation, ...]]:
+    """The rule and pre-aggregations of a configuration, with its f."""
+    default_rule, default_pre = DEFAULT_RULE
+    name = config.rule.name or default_rule
+    pre = config.rule.pre
+    if pre is None:
+        pre = [] if config.rule.name else list(default_pre)
+    cls = _named(RULES, name, "rule")
+    given = dict(DEFAULT_PARAMETERS.get(name, {})) | config.rule.parameters
+    return (
+        _made(cls, f"rule {name}", given, config.f),
+        tuple(_made(_named(PRE_AGGREGATIONS, p, "pre-aggregation"), p, {}, config.f) for p in pre),
+    )
+
+
+def attack_of(config: Config) -> Any:
+    """The attack that a simulation's attackers mount, or None."""
+    name = config.simulation.attack
+    if name == NO_ATTACK:
+        return None
+    known: dict[str, Any] = {**ATTACKS, **PARTY_ATTACKS}
+    cls = _named({**known, NO_ATTACK: None}, name, "attack")
+    return _made(cls, f"attack {name}", dict(config.simulation.attack_options), None)
+
+
+def _named(known: Mapping[str, Any], name: str, what: str) -> Any:
+    if name not in known:
+        raise UserError(f"unknown {what} {name!r}: {nearest(name, list(known))}")
+    return known[name]
+
+
+def _made(cls: Any, what: str, given: dict[str, Any], f: int | None) -> Any:
+    """An instance with these parameters, f filled in where the class has one."""
+    known = {field.name: field for field in fields(cls)}
+    if "f" in known and f is not None:
+        if "f" in given:
+            raise UserError(f"{what}: f is [faults] byzantine (--f), not a parameter of the rule")
+        given["f"] = f
+    for key in given:
+        if key not in known:
+            own = [k for k in known if k != "f"]
+            hint = nearest(key, own) if own else "it has no parameters"
+            raise UserError(f"{what} has no parameter {key!r}: {hint}")
+    for key, field in known.items():
+        if key not in given and field.default is MISSING and field.default_factory is MISSING:
+            raise UserError(f"{what} needs its parameter {key!r}")
+    try:
+        return cls(**given)
+    except (ValueError, TypeError) as refusal:
+        raise UserError(f"{what}: {refusal}") from None
+
+
+def _training(config: Config) -> Training:
+    own = config.training
+    try:
+        return Training(
+            learning_rate=own.learning_rate,
+            momentum=own.momentum,
+            batch_size=own.batch_size,
+            local_steps=own.local_steps,
+            model=own.model,
+            schedule=own.schedule,
+            weight_decay=own.weight_decay,
+            clip=own.clip,
+            rounds=config.federation.rounds,
+        )
+    except ValueError as refusal:
+        raise UserError(f"[training] {refusal}") from None
+
+
+def _privacy(config: Config) -> Privacy | None:
+    if config.privacy is None:
+        return None
+    own = config.privacy
+    return Privacy(
+        unit=own.unit, clip=own.clip, noise_multiplier=own.noise_multiplier, delta=own.delta
+    )
+
+
+def _warnings(config: Config, rule: Rule, pre: tuple[PreAggregation, ...]) -> list[str]:
+    found = []
+    n, f = config.n, config.f
+    try:
+        check_bounds(rule, pre, n - f, f)
+    except ValueError as bound:
+        found.append(
+            f"{f} silent workers would end every round, because their silence may be honest: "
+            f"{bound} (write [faults] dropouts to count further missing workers among the {f})"
+        )
+    if config.attackers > f:
+        found.append(
+            f"{config.attackers} attackers exceed the {f} that the rule is set to tolerate; "
+            "no promise holds"
+        )
+    return found

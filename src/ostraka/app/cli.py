@@ -1,0 +1,295 @@
+"""The command line. Heavy imports (torch, numpy, plots) wait until a command needs them."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from ostraka import __version__
+from ostraka.app.errors import Exit, UserError
+
+# typer carries its own copy of click in newer versions and imports click in older ones.
+UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+
+app = typer.Typer(
+    name="ostraka",
+    help="Train one PyTorch model across parties that do not trust each other.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+File = Annotated[
+    Path | None,
+    typer.Argument(help="The federation file; left out: twelve workers on the built-in digits."),
+]
+Json = Annotated[bool, typer.Option("--json", help="JSON for machines on standard output.")]
+Trust = Annotated[str | None, typer.Option(help="Trust model.")]
+Rule = Annotated[str | None, typer.Option(help="Robust rule, for example multi-krum.")]
+Pre = Annotated[list[str] | None, typer.Option(help="Pre-aggregation; repeat in order; or none.")]
+RuleOption = Annotated[
+    list[str] | None, typer.Option(help="A parameter of the rule, for example tau=0.5; repeatable.")
+]
+Attack = Annotated[str | None, typer.Option(help="What the attackers do; none: all honest.")]
+AttackOption = Annotated[
+    list[str] | None, typer.Option(help="A parameter of the attack, for example z=1.0; repeatable.")
+]
+N = Annotated[int | None, typer.Option("--n", help="All workers, attackers included.")]
+F = Annotated[int | None, typer.Option("--f", help="Byzantine workers tolerated (and attacking).")]
+Attackers = Annotated[int | None, typer.Option(help="Workers that attack, if not f.")]
+Dropouts = Annotated[
+    int | None, typer.Option(help="Honest workers that may be missing; further ones count as f.")
+]
+Rounds = Annotated[int | None, typer.Option(help="Training rounds.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of data, training and attack.")]
+Data = Annotated[str | None, typer.Option(help="digits, mnist, fashion-mnist or cifar-10.")]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(envvar="OSTRAKA_DATA", help="Folder that holds the data sets' folders."),
+]
+Partition = Annotated[str | None, typer.Option(help="iid, dirichlet or shards.")]
+Alpha = Annotated[float | None, typer.Option(help="Concentration of the Dirichlet partition.")]
+Model = Annotated[str | None, typer.Option(help="logistic, mlp, cnn or cnn-large.")]
+Rate = Annotated[float | None, typer.Option(help="Learning rate.")]
+Momentum = Annotated[float | None, typer.Option(help="Momentum at the worker.")]
+Batch = Annotated[int | None, typer.Option(help="Examples per minibatch.")]
+Steps = Annotated[int | None, typer.Option(help="Local steps per round.")]
+Out = Annotated[Path | None, typer.Option(help="The run's folder; default runs/NAME-STAMP.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
+) -> None:
+    if version:
+        print(f"ostraka {__version__}")
+        raise typer.Exit
+
+
+@app.command(epilog="Example: ostraka demo --attack sign-flip")
+def demo(
+    trust: Trust = None,
+    attack: Attack = None,
+    rounds: Rounds = None,
+    out: Out = None,
+    json_: Json = False,
+) -> None:
+    """Train on the built-in digits under attack: plain mean against a robust rule."""
+    from ostraka.app import demo as job
+
+    with Interrupt() as interrupt:
+        job.demo(trust, attack, rounds, out, json_, interrupt)
+
+
+@app.command(epilog="Example: ostraka run --attack alie --rule multi-krum --pre nnm --rounds 100")
+def run(
+    federation: File = None,
+    trust: Trust = None,
+    rule: Rule = None,
+    pre: Pre = None,
+    rule_option: RuleOption = None,
+    attack: Attack = None,
+    attack_option: AttackOption = None,
+    n: N = None,
+    f: F = None,
+    attackers: Attackers = None,
+    dropouts: Dropouts = None,
+    rounds: Rounds = None,
+    data: Data = None,
+    data_dir: DataDir = None,
+    partition: Partition = None,
+    alpha: Alpha = None,
+    model: Model = None,
+    learning_rate: Rate = None,
+    momentum: Momentum = None,
+    batch_size: Batch = None,
+    local_steps: Steps = None,
+    seed: Seed = None,
+    out: Out = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    json_: Json = False,
+) -> None:
+    """Simulate a whole federation in one process. Flags override the file."""
+    from ostraka.app import commands
+
+    flags = _flags(locals())
+    with Interrupt() as interrupt:
+        commands.run(federation, flags, out, resume, data_dir, json_, interrupt)
+
+
+@app.command(epilog="Example: ostraka explain federation.toml")
+def explain(
+    federation: File = None,
+    trust: Trust = None,
+    rule: Rule = None,
+    pre: Pre = None,
+    rule_option: RuleOption = None,
+    n: N = None,
+    f: F = None,
+    dropouts: Dropouts = None,
+    rounds: Rounds = None,
+    data: Data = None,
+    model: Model = None,
+    json_: Json = False,
+) -> None:
+    """Say who may lie, who may look, what leaks, what it costs, and why it would refuse."""
+    from ostraka.app import commands
+
+    commands.explain(federation, _flags(locals()), json_)
+
+
+@app.command(epilog="Example: ostraka report runs/digits-20260101-120000")
+def report(run: Path, json_: Json = False) -> None:
+    """Write a run's report anew: one HTML file that needs nothing else."""
+    from ostraka.app import commands
+
+    commands.report(run, json_)
+
+
+@app.command(epilog="Example: ostraka init my-federation && ostraka run my-federation/*.toml")
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR")],
+    json_: Json = False,
+) -> None:
+    """Write a federation file and an app file to edit, both commented, runnable as they are."""
+    from ostraka.app import commands
+
+    commands.init(folder, json_)
+
+
+@app.command(
+    epilog="Example: ostraka compare --rule mean --rule median --attack none --attack alie --out x"
+)
+def compare(
+    federation: File = None,
+    rule: Annotated[list[str] | None, typer.Option(help="Rules; repeat.")] = None,
+    attack: Annotated[list[str] | None, typer.Option(help="Attacks; repeat.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Seeds; repeat.")] = None,
+    f: Annotated[list[int] | None, typer.Option("--f", help="Values of f; repeat.")] = None,
+    pre: Pre = None,
+    n: N = None,
+    rounds: Rounds = None,
+    data: Data = None,
+    data_dir: DataDir = None,
+    partition: Partition = None,
+    alpha: Alpha = None,
+    model: Model = None,
+    learning_rate: Rate = None,
+    out: Out = None,
+    json_: Json = False,
+) -> None:
+    """Run a grid of rules, attacks, f and seeds; a table and plots. Goes on where it stopped."""
+    from ostraka.app import compare as job
+
+    grid = {"rule": rule, "attack": attack, "seed": seed, "f": f}
+    given = locals()
+    flags = _flags({k: v for k, v in given.items() if k not in grid})
+    with Interrupt() as interrupt:
+        job.compare(federation, grid, flags, out, data_dir, json_, interrupt)
+
+
+class Interrupt:
+    """Ctrl-C and SIGTERM once: finish the step, store it, leave. Twice: at once."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._before: dict[int, Any] = {}
+
+    def __call__(self) -> bool:
+        """Whether the user has asked to stop."""
+        return self._asked
+
+    def __enter__(self) -> Interrupt:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+
+
+def _flags(given: dict[str, Any]) -> dict[str, Any]:
+    """The flags that belong into the federation file, with options read and `none` understood."""
+    from ostraka.app.library import FLAGS
+
+    flags = {key: given[key] for key in FLAGS if given.get(key) is not None}
+    if flags.get("pre") == ["none"]:
+        flags["pre"] = []
+    if given.get("rule_option"):
+        flags["rule_options"] = _options(given["rule_option"], "--rule-option")
+    if given.get("attack_option"):
+        flags["attack_options"] = _options(given["attack_option"], "--attack-option")
+    return flags
+
+
+def _options(pairs: list[str], flag: str) -> dict[str, Any]:
+    """KEY=VALUE pairs; a value is a number where it looks like one."""
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not (key and equals):
+            raise UserError(f"{flag} {pair!r} is not KEY=VALUE")
+        found[key.replace("-", "_")] = _value(text)
+    return found
+
+
+def _value(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return {"true": True, "false": False}.get(text, text)
+
+
+def main() -> NoReturn:
+    """Run a command and end the process with the exit code that it deserves."""
+    sys.exit(_ended(lambda: app(standalone_mode=False)))
+
+
+def _ended(command: Callable[[], Any]) -> int:
+    as_json = "--json" in sys.argv
+    try:
+        code = command()
+    except UserError as error:
+        return _complain(str(error), error.code, as_json)
+    except UsageError as error:
+        return _complain(_usage(error), Exit.REFUSED, as_json)
+    except (KeyboardInterrupt, typer.Abort):
+        return _complain("stopped at once; the last checkpoint stays", Exit.STOPPED, as_json)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return Exit.DONE
+    except Exception:  # noqa: BLE001 - the outermost frame: anything else is our bug, exit 70
+        traceback.print_exc()
+        text = "this is a bug in ostraka; please report the lines above and the command"
+        return _complain(text, Exit.BUG, as_json)
+    return code if isinstance(code, int) else Exit.DONE
+
+
+def _usage(error: Exception) -> str:
+    """The message of a usage error, in any version of typer."""
+    text = getattr(error, "format_message", lambda: str(error))()
+    return f"{text} (`ostraka --help` lists commands, `ostraka COMMAND --help` flags)"
+
+
+def _complain(text: str, code: Exit, as_json: bool) -> int:
+    print(f"ostraka: {text}", file=sys.stderr)
+    if as_json:
+        print(json.dumps({"event": "error", "code": int(code), "message": text}))
+    return int(code)

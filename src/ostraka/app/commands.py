@@ -1,0 +1,86 @@
+"""The commands that are one job each: run, explain, report, init. The CLI parses, these act."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ostraka.app.errors import UserError
+from ostraka.drivers.trace import Record, as_json
+
+Stopping = Callable[[], bool]
+
+
+def run(
+    federation: Path | None,
+    flags: Mapping[str, Any],
+    out: Path | None,
+    resume: bool,
+    data_dir: Path | None,
+    json_: bool,
+    stopping: Stopping,
+) -> None:
+    """`ostraka run`."""
+    from ostraka.app.library import run as run_federation
+
+    def go(reader: Callable[[Record], None]) -> Any:
+        return run_federation(
+            federation,
+            out=out,
+            resume=resume,
+            data_dir=data_dir,
+            readers=[reader],
+            stopping=stopping,
+            **flags,
+        )
+
+    if json_:
+        result = go(lambda record: print(as_json(record), flush=True))
+        print(as_json({"event": "summary", **result.summary}))
+        return
+    from ostraka.app.progress import Progressing, summary_text
+
+    console = Console()
+    with Progressing(console) as progress:
+        result = go(progress)
+    print(summary_text(result.summary))
+    print(f"{'report':<16}{result.summary['report']}")
+
+
+def explain(federation: Path | None, flags: Mapping[str, Any], json_: bool) -> None:
+    """`ostraka explain`: the explanation goes to standard output, a refusal ends with 64."""
+    from ostraka.app.config import load
+    from ostraka.app.explain import explanation, text
+    from ostraka.app.library import overrides
+
+    config = load(federation, overrides(flags))
+    found = explanation(config)
+    print(as_json(found) if json_ else text(found))
+    if found["refused"] is not None:
+        raise UserError(f"this federation would be refused: {found['refused']}")
+
+
+def report(path: Path, json_: bool) -> None:
+    """`ostraka report`."""
+    from ostraka.app.folder import Folder
+    from ostraka.app.report import write_report
+
+    folder = Folder.existing(path)
+    write_report(folder)
+    print(as_json({"report": str(folder.report)}) if json_ else f"report  {folder.report}")
+
+
+def init(folder: Path, json_: bool) -> None:
+    """`ostraka init`."""
+    from ostraka.app.init import write_federation
+
+    made = write_federation(folder)
+    if json_:
+        print(as_json({"files": [str(path) for path in made]}))
+        return
+    for path in made:
+        print(f"wrote {path}")
+    print(f"try:  ostraka explain {made[0]}\n      ostraka run {made[0]}")

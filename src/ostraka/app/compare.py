@@ -1,0 +1,172 @@
+"""`ostraka compare`: a grid of runs, resumed where it stopped, as one table and one plot."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from rich.console import Console
+
+from ostraka.app.errors import UserError
+from ostraka.app.folder import Folder
+from ostraka.app.library import run
+from ostraka.app.progress import percent
+from ostraka.drivers.checkpoint import write_durably
+from ostraka.drivers.trace import Record, as_json
+
+DEFAULTS: Mapping[str, Sequence[Any]] = {
+    "rule": ("mean", "median", "trimmed-mean", "multi-krum"),
+    "attack": ("none", "sign-flip", "alie"),
+    "seed": (0,),
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of the grid."""
+
+    rule: str
+    attack: str
+    f: int | None
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """The cell's folder."""
+        f = "" if self.f is None else f"-f{self.f}"
+        attack = self.attack.replace(":", "-").replace("=", "-")
+        return f"{self.rule}-{attack}{f}-seed{self.seed}"
+
+    def flags(self) -> Record:
+        """What the cell says to `run`. An attack may carry options: ipm:eps=3.0."""
+        name, _, options = self.attack.partition(":")
+        flags: Record = {"rule": self.rule, "attack": name, "f": self.f, "seed": self.seed}
+        if options:
+            pairs = (pair.partition("=") for pair in options.split(","))
+            flags["attack_options"] = {key: json.loads(value) for key, _, value in pairs}
+        return flags
+
+
+def compare(
+    federation: Path | None,
+    grid: Mapping[str, Sequence[Any] | None],
+    flags: Mapping[str, Any],
+    out: Path | None,
+    data_dir: Path | None,
+    json_: bool,
+    stopping: Callable[[], bool],
+) -> list[Record]:
+    """Run every cell that has no result yet, then write table.md, results.json and accuracy.svg.
+
+    Gives the cells' summaries. A stopped grid goes on with the same command.
+    """
+    place = out or Path("runs") / "compare"
+    cells = list(_cells(grid))
+    console = Console(stderr=json_)
+    results = []
+    for number, cell in enumerate(cells, 1):
+        result = _finished(place / cell.name)
+        if result is None:
+            console.print(f"[{number}/{len(cells)}] {cell.name}", highlight=False, markup=False)
+            result = _run(federation, cell, place / cell.name, flags, data_dir, stopping)
+        results.append({**result, "cell": cell.name, "attack": cell.attack, "seed": cell.seed})
+        if json_:
+            print(as_json({"event": "cell", **results[-1]}), flush=True)
+    write_results(place, results)
+    if not json_:
+        print(table(results))
+        print(f"results  {place}")
+    return results
+
+
+def _cells(grid: Mapping[str, Sequence[Any] | None]) -> Iterator[Cell]:
+    rules = grid.get("rule") or DEFAULTS["rule"]
+    attacks = grid.get("attack") or DEFAULTS["attack"]
+    for rule, attack, f, seed in itertools.product(
+        rules, attacks, grid.get("f") or (None,), grid.get("seed") or DEFAULTS["seed"]
+    ):
+        yield Cell(rule.replace("_", "-"), attack.replace("_", "-"), f, seed)
+
+
+def _finished(path: Path) -> Record | None:
+    """The summary of a cell that has been run to its end."""
+    if not path.exists():
+        return None
+    last = [r for r in Folder(path).records() if r["event"] == "finished"]
+    return last[-1] if last else None
+
+
+def _run(
+    federation: Path | None,
+    cell: Cell,
+    path: Path,
+    flags: Mapping[str, Any],
+    data_dir: Path | None,
+    stopping: Callable[[], bool],
+) -> Record:
+    begun = Folder(path).federation.exists()
+    result = run(
+        federation,
+        out=path,
+        resume=begun,
+        data_dir=data_dir,
+        stopping=stopping,
+        report=False,
+        **{**flags, **{k: v for k, v in cell.flags().items() if v is not None}},
+    )
+    return result.summary
+
+
+def write_results(place: Path, results: list[Record]) -> None:
+    """Write table.md, results.json and accuracy.svg into the grid's folder."""
+    from ostraka.app.plots import grid_plot
+
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        write_durably(place / "results.json", json.dumps(results, indent=1).encode())
+        write_durably(place / "table.md", table(results).encode())
+        rows, columns, cells = _grouped(results)
+        means = [[_mean(cells.get((r, c), [])) for c in columns] for r in rows]
+        write_durably(place / "accuracy.svg", grid_plot(rows, columns, means).encode())
+    except OSError as error:
+        raise UserError(f"{place} cannot be written: {error.strerror}") from None
+
+
+def table(results: list[Record]) -> str:
+    """Markdown: a row per rule, a column per attack, mean and deviation over seeds, in percent."""
+    rows, columns, cells = _grouped(results)
+    lines = ["| rule | " + " | ".join(columns) + " |", "|---" * (1 + len(columns)) + "|"]
+    for row in rows:
+        shown = (_cell_text(cells.get((row, column), [])) for column in columns)
+        lines.append(f"| {row} | " + " | ".join(shown) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _grouped(
+    results: list[Record],
+) -> tuple[list[str], list[str], dict[tuple[str, str], list[float]]]:
+    cells: dict[tuple[str, str], list[float]] = {}
+    many = len({r["f"] for r in results}) > 1
+    for result in results:
+        row = " + ".join([*result["pre"], result["rule"]]) + (f", f={result['f']}" if many else "")
+        cells.setdefault((row, result["attack"]), []).append(result["accuracy"])
+    rows = list(dict.fromkeys(row for row, _ in cells))
+    columns = list(dict.fromkeys(column for _, column in cells))
+    return rows, columns, cells
+
+
+def _mean(values: list[float]) -> float:
+    return fmean(values) if values else float("nan")
+
+
+def _cell_text(values: list[float]) -> str:
+    if not values:
+        return "-"
+    if len(values) == 1:
+        return percent(values[0])
+    return f"{100 * fmean(values):.1f} ± {100 * stdev(values):.1f}"

@@ -1,0 +1,193 @@
+"""`ostraka explain`: what a federation file means, before anybody runs it.
+
+Works without torch: sizes of the built-in models are known in closed form.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from ostraka.app.build import build, check_bounds, rule_of
+from ostraka.app.config import Config
+from ostraka.app.errors import UserError
+from ostraka.app.progress import bytes_text, epsilon_text
+from ostraka.drivers.trace import Record
+from ostraka.learn.catalogue import dimension, facts
+from ostraka.rules.api import needs
+from ostraka.trust import trusted
+
+LINK_BITS_PER_S = 100e6
+FLOPS = 1e10
+BUILTIN = "builtin"
+
+
+def explanation(config: Config) -> Record:
+    """Everything that can be said of a configuration, refusals included, as one record."""
+    refused: str | None = None
+    warnings: tuple[str, ...] = ()
+    try:
+        warnings = build(config).warnings
+    except UserError as refusal:
+        refused = str(refusal)
+    d, d_text = _dimension(config)
+    terms = trusted.terms(config.n, config.f, d)
+    promise = terms.promise
+    return {
+        "federation": config.federation.name,
+        "trust": promise.trust,
+        "n": config.n,
+        "f": config.f,
+        "dropouts": config.faults.dropouts,
+        "rounds": config.federation.rounds,
+        "parameters": d,
+        "parameters_text": d_text,
+        "may_lie": promise.may_lie,
+        "may_look": promise.may_look,
+        "sees": dict(promise.sees),
+        "tolerates": dict(promise.tolerates),
+        "not_promised": promise.not_promised,
+        "rule": _rule(config),
+        "cost": {
+            role: {
+                "formula": cost.formula,
+                "bytes_per_round": None if d is None else cost.bytes_sent,
+            }
+            for role, cost in terms.cost.items()
+        },
+        "seconds_per_round": None if d is None else _seconds(config, d),
+        "privacy": _privacy(config, refused is None),
+        "warnings": list(warnings),
+        "refused": refused,
+    }
+
+
+def _dimension(config: Config) -> tuple[int | None, str]:
+    if config.training.app == BUILTIN:
+        try:
+            d = dimension(config.training.model, config.data.name)
+        except ValueError as unknown:
+            return None, f"d unknown: {unknown}"
+        return d, f"{d:,} ({config.training.model} on {config.data.name})"
+    if find_spec("torch") is None:
+        return None, "d unknown without torch"
+    return None, f"d is that of {config.training.app}; `ostraka run` counts it"
+
+
+def _rule(config: Config) -> Record:
+    try:
+        rule, pre = rule_of(config)
+    except UserError as refusal:
+        return {"name": config.rule.name, "pre": config.rule.pre, "refused": str(refusal)}
+    largest = -1
+    for f in range(config.n):
+        try:
+            check_bounds(rule.with_f(f), tuple(p.with_f(f) for p in pre), config.n, f)
+        except ValueError:
+            break
+        largest = f
+    return {
+        "name": rule.name,
+        "pre": [p.name for p in pre],
+        "parameters": repr(rule),
+        "reads": needs(rule, pre).name.lower().replace("_", " "),
+        "largest_f": largest,
+    }
+
+
+def _seconds(config: Config, d: int) -> Record:
+    """Rough times: the server's link at 100 Mbit/s, the rule at 10 Gflop/s."""
+    sent = 2 * config.n * 4 * d
+    return {
+        "network": sent * 8 / LINK_BITS_PER_S,
+        "rule": 2.0 * config.n * config.n * d / FLOPS,
+        "assumes": "both directions over one server link of 100 Mbit/s; a rule that compares "
+        "all pairs at 10 Gflop/s; training comes on top",
+    }
+
+
+def _privacy(config: Config, sound: bool) -> Record | None:
+    if config.privacy is None:
+        return None
+    if not sound:
+        return {"unit": config.privacy.unit, "unknown": "the federation would be refused"}
+    if config.training.app != BUILTIN:
+        return {"unit": config.privacy.unit, "unknown": "it depends on each party's examples"}
+    from ostraka.app.accounting import Accountant
+
+    size = facts(config.data.name).train // config.n
+    accountant = Accountant(config, min(1.0, config.training.batch_size / max(1, size)))
+    spent = accountant.after(config.federation.rounds)
+    even = config.data.partition == "iid"
+    assumes = f"{size} examples at every party" + ("" if even else ", though parts differ")
+    assumes += " and nobody missing or refused"
+    return {**spent, "assumes": assumes}
+
+
+def text(found: Record) -> str:
+    """The explanation as lines for people."""
+    rule = found["rule"]
+    lines = [
+        f"Federation {found['federation']}, trust model {found['trust']}",
+        f"  {found['n']} workers, f = {found['f']}, {found['rounds']} rounds, "
+        f"parameters {found['parameters_text']}",
+        "",
+        "Who may lie",
+        f"  {found['may_lie']}",
+        "Who may look",
+        f"  {found['may_look']}",
+        *(f"  {role} sees {what}" for role, what in found["sees"].items()),
+        "Not promised",
+        f"  {found['not_promised']}",
+        "",
+        "Rule",
+        *_rule_lines(rule, found),
+        "",
+        "Cost per round",
+        *_cost_lines(found),
+    ]
+    if found["privacy"] is not None:
+        lines += ["", "Differential privacy", f"  {_privacy_text(found['privacy'])}"]
+    if found["warnings"]:
+        lines += ["", "Warnings", *(f"  {text}" for text in found["warnings"])]
+    if found["refused"] is not None:
+        lines += ["", "Refused", f"  {found['refused']}"]
+    return "\n".join(lines)
+
+
+def _rule_lines(rule: Record, found: Record) -> list[str]:
+    if "refused" in rule:
+        return [f"  {rule['refused']}"]
+    chain = " then ".join([*rule["pre"], rule["name"]])
+    dropouts = found["dropouts"]
+    missing = (
+        "a missing worker may be honest: it lowers n, never f"
+        if dropouts is None
+        else f"up to {dropouts} missing workers may be honest, further ones count among the f"
+    )
+    return [
+        f"  {chain}; reads {rule['reads']} of the updates",
+        f"  holds for f up to {rule['largest_f']} at n = {found['n']}; "
+        "a refused update counts as one of the f",
+        f"  {missing}",
+    ]
+
+
+def _cost_lines(found: Record) -> list[str]:
+    lines = []
+    for role, cost in found["cost"].items():
+        size = cost["bytes_per_round"]
+        told = "" if size is None else f" = {bytes_text(size)}"
+        lines.append(f"  each {role} sends {cost['formula']} bytes{told}")
+    seconds = found["seconds_per_round"]
+    if seconds is not None:
+        lines.append(
+            f"  about {seconds['network']:.3g} s of network and {seconds['rule']:.2g} s of rule: "
+            f"{seconds['assumes']}"
+        )
+    return lines
+
+
+def _privacy_text(privacy: Record) -> str:
+    if "unknown" in privacy:
+        return f"epsilon per {privacy['unit']} unknown: {privacy['unknown']}"
+    return f"{epsilon_text(privacy)}, with {privacy['assumes']}"

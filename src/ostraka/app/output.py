@@ -1,0 +1,59 @@
+"""What a finished run leaves in its folder: the model, the metrics, the report."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import save
+
+from ostraka.app.folder import Folder
+from ostraka.app.report import write_report
+from ostraka.drivers.checkpoint import write_durably
+from ostraka.drivers.trace import Record
+
+COLUMNS = ("round", "accuracy", "loss", "bytes_sent", "seconds", "excluded", "epsilon")
+
+
+def write_outputs(
+    folder: Folder, summary: Record, model: npt.NDArray[np.float32], *, report: bool
+) -> Record:
+    """Write model.safetensors, metrics.csv and report.html; gives the summary with its place."""
+    meta = {"digest": summary["model_digest"], "format": "flat float32 parameters"}
+    write_durably(folder.model, save({"vector": model}, metadata=meta))
+    records = list(folder.records())
+    write_durably(folder.metrics, metrics_csv(records).encode())
+    if not report:
+        return summary | {"report": None}
+    write_report(folder)
+    return summary | {"report": str(folder.report)}
+
+
+def metrics_csv(records: list[Record]) -> str:
+    """One line per round; what was not measured in a round is left empty."""
+    out = io.StringIO()
+    table = csv.writer(out)
+    table.writerow(COLUMNS)
+    excluded: dict[int, int] = {}
+    for record in records:
+        if record["event"] in ("excluded", "missing"):
+            excluded[record["round"]] = excluded.get(record["round"], 0) + 1
+        elif record["event"] == "round":
+            table.writerow(_row(record, excluded.get(record["round"] - 1, 0)))
+    return out.getvalue()
+
+
+def _row(record: Record, excluded: int) -> list[Any]:
+    epsilon = record["epsilon"]
+    return [
+        record["round"],
+        record.get("accuracy", ""),
+        record.get("loss", ""),
+        sum(record["bytes_sent"].values()),
+        record["s"],
+        excluded,
+        "" if epsilon is None else epsilon["local"],
+    ]

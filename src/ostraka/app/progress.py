@@ -1,0 +1,166 @@
+"""What a person sees while a run goes on: one live bar on a terminal, plain lines in a pipe."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ostraka.drivers.trace import Record
+
+UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+def bytes_text(count: float) -> str:
+    """A number of bytes as people say it."""
+    for unit in UNITS:
+        if count < 1000 or unit == UNITS[-1]:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError("the last unit ends the loop")
+
+
+def percent(fraction: float | None) -> str:
+    """An accuracy as people say it."""
+    return "-" if fraction is None else f"{100 * fraction:.1f} %"
+
+
+class Progressing:
+    """A reader of events that shows them; use it as a context."""
+
+    def __init__(self, console: Console, title: str = "") -> None:
+        self._console = console
+        self._title = title
+        self._live = console.is_terminal
+        self._told: set[tuple[str, str]] = set()
+        self._accuracy: float | None = None
+        self._excluded: set[str] = set()
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[news]}"),
+            TimeRemainingColumn(compact=True),
+            console=console,
+            disable=not self._live,
+        )
+        self._task = self._bar.add_task(title or "round", total=None, news="")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def __call__(self, record: Record) -> None:
+        """Show one event."""
+        match record["event"]:
+            case "run":
+                self._bar.update(self._task, total=record["rounds"])
+            case "resumed":
+                self._bar.update(self._task, completed=record["round"])
+                self._say(f"going on after round {record['round']}")
+            case "warning":
+                self._say(f"[yellow]warning:[/] {record['text']}")
+            case "excluded":
+                self._tell(record["party"], record["reason"], record["round"], record["detail"])
+            case "missing":
+                self._tell(record["party"], "missing", record["round"], "")
+            case "round":
+                self._round(record)
+
+    def _say(self, text: str) -> None:
+        self._bar.console.print(text, highlight=False)
+
+    def _tell(self, party: str, reason: str, round: int, detail: str) -> None:
+        """Say a party's fault the first time; count it afterwards."""
+        self._excluded.add(party)
+        if (party, reason) not in self._told:
+            self._told.add((party, reason))
+            why = f" ({detail})" if detail else ""
+            self._say(f"round {round}: {party} excluded: {reason}{why}")
+
+    def _round(self, record: Record) -> None:
+        evaluated = "accuracy" in record
+        self._accuracy = record.get("accuracy", self._accuracy)
+        news = [f"accuracy {percent(self._accuracy)}"]
+        news.append(bytes_text(sum(record["bytes_sent"].values())))
+        if self._excluded:
+            news.append(f"excluded {len(self._excluded)}")
+        if record["epsilon"] is not None:
+            news.append(f"epsilon {record['epsilon']['local']:.2f}")
+        text = "  ".join(news)
+        self._bar.update(self._task, completed=record["round"], total=record["rounds"], news=text)
+        if not self._live and evaluated and _milestone(record["round"], record["rounds"]):
+            title = f"{self._title}: " if self._title else ""
+            self._say(f"{title}round {record['round']}/{record['rounds']}  {text}")
+
+
+def _milestone(done: int, rounds: int) -> bool:
+    """True about ten times in a run, the end included."""
+    tenth = max(1, rounds // 10)
+    return done == rounds or done % tenth < max(1, rounds // 50)
+
+
+def summary_text(summary: Record) -> str:
+    """The last figures of a run, one line each, never cut."""
+    return "\n".join(f"{name:<16}{text}" for name, text in summary_rows(summary))
+
+
+def summary_rows(summary: Record) -> list[tuple[str, str]]:
+    """The last figures of a run, in words; the report shows the same."""
+    rule = " + ".join([*summary["pre"], summary["rule"]])
+    rows = [
+        ("trust model", summary["trust"]),
+        ("rule", f"{rule}, tolerating {summary['f']} of {summary['n']} workers"),
+        ("attack", _attack_text(summary)),
+        ("accuracy", f"{percent(summary['accuracy'])} after {summary['rounds']} rounds"),
+        ("excluded", _excluded_text(summary)),
+    ]
+    if summary["zero_weight_rounds"]:
+        rows.append(("given no weight", _weights_text(summary)))
+    sent = ", ".join(f"{role} {bytes_text(b)}" for role, b in summary["bytes_sent"].items())
+    rows.append(("sent", sent))
+    rows.append(("seconds", ", ".join(f"{k} {v:.1f}" for k, v in summary["seconds"].items())))
+    if summary["epsilon"] is not None:
+        rows.append(("privacy spent", epsilon_text(summary["epsilon"])))
+    rows.append(("model", summary["model_digest"]))
+    return rows
+
+
+def epsilon_text(epsilon: dict[str, Any]) -> str:
+    """Epsilon in both views, with its unit."""
+    return (
+        f"epsilon {epsilon['local']:.2f} against the server, {epsilon['central']:.2f} against who "
+        f"sees only the model, at delta {epsilon['delta']:g}, per {epsilon['unit']}"
+    )
+
+
+def _attack_text(summary: Record) -> str:
+    if summary["attack"] == "none":
+        return "none"
+    return f"{summary['attack']} by {summary['attackers']} workers"
+
+
+def _excluded_text(summary: Record) -> str:
+    if not summary["excluded"]:
+        return "nobody was refused or silent"
+    parts = []
+    for party, reasons in summary["excluded_rounds"].items():
+        told = ", ".join(f"{reason} in {count} rounds" for reason, count in reasons.items())
+        parts.append(f"{party}: {told}")
+    return "; ".join(parts)
+
+
+def _weights_text(summary: Record) -> str:
+    counts = sorted(summary["zero_weight_rounds"].items(), key=lambda kv: -kv[1])
+    shown = [f"{party} in {count} rounds" for party, count in counts[: max(4, summary["f"])]]
+    return ", ".join(shown) + (" ..." if len(counts) > len(shown) else "")

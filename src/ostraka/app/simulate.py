@@ -1,0 +1,284 @@
+"""A whole federation in one process: the real protocol, in the simulator, on real data.
+
+Everything that one run needs is assembled here and nowhere else: parties' programs around one
+`Trainer` each, the attackers' coalition, the stream of events, checkpoints. Interrupted at any
+moment, a run goes on from its last checkpoint and ends with the same model, bit for bit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ostraka.app.assemble import Assembly
+from ostraka.app.build import Recipe
+from ostraka.app.config import Config
+from ostraka.app.errors import Exit, UserError
+from ostraka.app.folder import Folder
+from ostraka.app.summary import Tally
+from ostraka.attacks.parties import PARTY_ATTACKS, corrupt_worker
+from ostraka.drivers.checkpoint import Checkpoint
+from ostraka.drivers.sim import Links, Outcome, Simulation
+from ostraka.drivers.trace import JsonLines, Reader, Record, Stream
+from ostraka.learn.initial import model_digest
+from ostraka.learn.seeds import NOBODY, stream
+from ostraka.net import Abort, Net, Timeout
+from ostraka.party import Program
+from ostraka.trust import trusted
+from ostraka.trust.trusted import Plan, State
+
+Vector = npt.NDArray[np.float32]
+
+
+class Stopwatch:
+    """Seconds per phase; phases do not nest."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Count the time of this block under a name."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+class Coalition:
+    """All attackers together: they know every honest update of the round before they answer.
+
+    The honest rows are asked of the honest parties' own trainers, which remember them for their
+    own answer; a real party that plays an attacker recomputes them from the seed in the same way.
+    """
+
+    def __init__(self, attack: Any, honest: Mapping[str, Any], count: int, seed: int) -> None:
+        self._attack = attack
+        self._honest = honest
+        self._count = count
+        self._seed = seed
+        self._made: tuple[int, npt.NDArray[Any]] | None = None
+
+    def row(self, index: int, round: int, model: Vector, watch: Stopwatch) -> Vector:
+        """What the attacker of this index sends in this round."""
+        if self._made is None or self._made[0] != round:
+            with watch.phase("train"):
+                honest = np.stack([t.peek(round, model) for t in self._honest.values()])
+            with watch.phase("attack"):
+                rng = stream(self._seed, NOBODY, round, "attack")
+                self._made = (round, self._attack(honest, self._count, rng))
+        row: Vector = self._made[1][index]
+        return row
+
+
+@dataclass
+class Federation:
+    """One run in progress."""
+
+    config: Config
+    recipe: Recipe
+    assembly: Assembly
+    folder: Folder
+    readers: tuple[Reader, ...] = ()
+    links: Links | None = None
+    checkpoint_every_s: float = 5.0
+    stopping: Callable[[], bool] = lambda: False
+    notes: tuple[str, ...] = ()
+    watch: Stopwatch = field(default_factory=Stopwatch)
+
+    def run(self, start: Checkpoint | None) -> tuple[Record, Vector]:
+        """Train from the start or from a checkpoint; gives the summary and the final model.
+
+        Raises UserError: 75 stopped or a round's bound failed, 69 nobody answered.
+        """
+        elapsed = 0.0 if start is None else float(start.facts["elapsed_s"])
+        self.folder.cut_events(0 if start is None else int(start.facts["events"]))
+        self._tally = Tally(self.config, self.recipe)
+        self._bytes_before: dict[str, int] = {} if start is None else dict(start.facts["bytes"])
+        self._saved_at = time.monotonic()
+        with ExitStack() as stack:
+            log = stack.enter_context(JsonLines(self.folder.events))
+            self._log = log
+            self.trace = Stream(self._tally, log, *self.readers, elapsed_s=elapsed)
+            state = self._begin(start)
+            for text in (*self.notes, *self.recipe.warnings):
+                self.trace("warning", text=text)
+            return self._simulate(state)
+
+    # --- beginnings -------------------------------------------------------------------------
+
+    def _begin(self, start: Checkpoint | None) -> State:
+        if start is None:
+            self.trace("run", **self._tally.about(self.assembly))
+            return State.initial(self.assembly.initial)
+        self._tally.restore(start.facts["tally"])
+        self.watch.seconds = dict(start.facts["seconds"])
+        for name, trainer in self.assembly.trainers.items():
+            prefix = f"worker/{name}/"
+            own = {k: v for k, v in start.arrays.items() if k.startswith(prefix)}
+            trainer.restore({k.removeprefix(prefix): v for k, v in own.items()})
+        self.trace("resumed", round=start.round)
+        return State(
+            start.round,
+            int(start.facts["epoch"]),
+            start.arrays["server/model"].astype(np.float32),
+            start.arrays["server/previous"].astype(np.float32),
+        )
+
+    def _plan(self) -> Plan:
+        config, recipe = self.config, self.recipe
+        return Plan(
+            workers=config.workers,
+            server=config.server,
+            rounds=config.federation.rounds,
+            rule=recipe.rule,
+            pre=recipe.pre,
+            f=config.f,
+            dropouts=config.faults.dropouts,
+            rate=recipe.training.rate,
+            deadline_s=config.network.round_deadline_s,
+            max_norm=config.training.max_norm,
+        )
+
+    def _programs(self, plan: Plan, state: State) -> dict[str, Program]:
+        d = self.assembly.initial.size
+        programs: dict[str, Program] = {
+            plan.server: lambda net: trusted.server(
+                net, plan, state, commit=self._commit, trace=self.trace
+            )
+        }
+        honest = {n: t for n, t in self.assembly.trainers.items() if n not in self._attackers}
+        coalition = Coalition(
+            self.recipe.attack, honest, len(self._attackers), self.config.federation.seed
+        )
+        for name in plan.workers:
+            programs[name] = self._worker(name, plan, d, coalition)
+        return programs
+
+    @property
+    def _attackers(self) -> tuple[str, ...]:
+        return self.assembly.attackers
+
+    def _worker(self, name: str, plan: Plan, d: int, coalition: Coalition) -> Program:
+        attack = self.recipe.attack
+        trainer = self.assembly.trainers[name]
+
+        def train(round: int, model: Vector) -> Vector:
+            with self.watch.phase("train"):
+                update: Vector = trainer.update(round, model)
+                return update
+
+        def lie(round: int, model: Vector) -> Vector:
+            return coalition.row(self._attackers.index(name), round, model, self.watch)
+
+        async def honest(net: Net) -> Any:
+            return await trusted.worker(net, plan, train, d)
+
+        async def liar(net: Net) -> Any:
+            return await trusted.worker(net, plan, lie, d)
+
+        async def breaker(net: Net) -> Any:
+            return await corrupt_worker(net, plan.server, attack, train, d)
+
+        if name not in self._attackers or self.assembly.poisons_data:
+            return honest
+        return breaker if attack.name in PARTY_ATTACKS else liar
+
+    # --- the run ----------------------------------------------------------------------------
+
+    def _simulate(self, state: State) -> tuple[Record, Vector]:
+        plan = self._plan()
+        self._first = state.round
+        self._latest = state
+        self._simulation = Simulation(
+            self._programs(plan, state),
+            seed=self.config.federation.seed,
+            links=self.links,
+            trace=self.trace,
+        )
+        outcomes = self._simulation.run(stop=self.stopping)
+        outcome = outcomes[plan.server]
+        if outcome.status != "done":
+            self._save(self._latest)
+            self._stopped(outcome)
+        final: State = outcome.result
+        summary = self._tally.summary(model_digest(final.model))
+        self.trace("finished", **summary)
+        self._save(final)
+        return summary, final.model
+
+    def _stopped(self, outcome: Outcome) -> None:
+        again = f"resume with: ostraka run --resume --out {self.folder.path}"
+        at = f"after round {self._latest.round} of {self.config.federation.rounds}"
+        self.trace("stopped", round=self._latest.round, why=outcome.status)
+        match outcome.error:
+            case Abort(reason=reason):
+                raise UserError(f"{reason}; state kept {at}; {again}", Exit.STOPPED)
+            case Timeout() as timeout:
+                raise UserError(
+                    f"nobody answered in time ({timeout}); state kept {at}; {again}",
+                    Exit.UNAVAILABLE,
+                )
+            case None:
+                raise UserError(f"stopped {at}, state kept; {again}", Exit.STOPPED)
+
+    def _commit(self, state: State) -> None:
+        """What the server does with its state: evaluate, tell, and now and then store it."""
+        self._latest = state
+        done = state.round
+        if done == self._first:
+            return
+        rounds = self.config.federation.rounds
+        evaluation: dict[str, float] = {}
+        if done % self.config.evaluate_every == 0 or done == rounds:
+            with self.watch.phase("evaluate"):
+                evaluation = self.assembly.evaluate(state.model)
+        self.trace(
+            "round",
+            round=done,
+            rounds=rounds,
+            **evaluation,
+            bytes_sent=self._bytes(),
+            seconds={k: round(v, 4) for k, v in self.watch.seconds.items()},
+            epsilon=self.assembly.epsilon(done, complete=not self._tally.refused),
+        )
+        if time.monotonic() - self._saved_at >= self.checkpoint_every_s:
+            self._save(state)
+
+    def _bytes(self) -> dict[str, int]:
+        """Bytes sent per role since the run began, earlier processes included."""
+        sent = self._simulation.bytes_sent
+        server = sent[self.config.server]
+        now = {"server": server, "workers": sum(sent.values()) - server}
+        return {role: count + self._bytes_before.get(role, 0) for role, count in now.items()}
+
+    def _save(self, state: State) -> None:
+        """Store the server's and every worker's state as of the same round."""
+        self._log.flush()
+        arrays: dict[str, Any] = {"server/model": state.model, "server/previous": state.previous}
+        for name, trainer in self.assembly.trainers.items():
+            arrays |= {f"worker/{name}/{k}": v for k, v in trainer.state().items()}
+        facts = {
+            "epoch": state.epoch,
+            "events": self.folder.events.stat().st_size,
+            "bytes": self._bytes(),
+            "elapsed_s": self.trace.elapsed_s,
+            "seconds": self.watch.seconds,
+            "tally": self._tally.state(),
+        }
+        try:
+            self.folder.checkpoints.save(state.round, arrays, facts)
+        except OSError as error:
+            raise UserError(
+                f"the checkpoint of round {state.round} cannot be written to "
+                f"{self.folder.path}: {error.strerror}",
+                Exit.STORAGE,
+            ) from None
+        self._saved_at = time.monotonic()

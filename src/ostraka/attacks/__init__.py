@@ -1,0 +1,44 @@
+"""Attacks: what Byzantine parties send, each with what it knows and what it controls."""
+
+from ostraka.attacks.api import DataAttack, UpdateAttack
+from ostraka.attacks.data import LabelFlip
+from ostraka.attacks.updates import (
+    ALIE,
+    IPM,
+    Gaussian,
+    Huge,
+    Inf,
+    Mimic,
+    NaN,
+    SignFlip,
+    Zero,
+)
+
+ATTACKS: dict[str, type[UpdateAttack] | type[DataAttack]] = {
+    "sign-flip": SignFlip,
+    "gaussian": Gaussian,
+    "alie": ALIE,
+    "ipm": IPM,
+    "mimic": Mimic,
+    "zero": Zero,
+    "inf": Inf,
+    "nan": NaN,
+    "huge": Huge,
+    "label-flip": LabelFlip,
+}
+
+__all__ = [
+    "ALIE",
+    "ATTACKS",
+    "IPM",
+    "DataAttack",
+    "Gaussian",
+    "Huge",
+    "Inf",
+    "LabelFlip",
+    "Mimic",
+    "NaN",
+    "SignFlip",
+    "UpdateAttack",
+    "Zero",
+]

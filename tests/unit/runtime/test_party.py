@@ -1,0 +1,354 @@
+"""The interpreter: every way of waiting ends as it says, and no frame can upset a party."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+import pytest
+
+from ostraka.mailbox import Limits
+from ostraka.net import Abort, Net, Timeout
+from ostraka.party import Frame, Party, Waiting
+from ostraka.wire import Array, Index, Message, Tensor
+
+
+@dataclass(frozen=True)
+class Number(Message):
+    value: Index
+
+
+@dataclass(frozen=True)
+class Vector(Message):
+    values: Annotated[Array, Tensor("float32", ("d",))]
+
+
+class Bench:
+    """A party under test and what it traced."""
+
+    def __init__(self, program: Any, **options: Any) -> None:
+        self.events: list[dict[str, Any]] = []
+        self.party = Party("me", program, trace=lambda event, **f: self.events.append(f), **options)
+        self.party.start(0.0)
+
+    def give(self, sender: str, value: int, *, at: Any = (), now: float = 0.0) -> None:
+        self.raw(sender, "Number", Number(value).encode(), at=at, now=now)
+
+    def raw(self, sender: str, kind: str, body: bytes, *, at: Any = (), now: float = 0.0) -> None:
+        self.party.deliver(sender, Frame(at, kind, body), now)
+
+    @property
+    def dropped(self) -> list[str]:
+        return [e["why"] for e in self.events]
+
+
+def test_recv_takes_mail_that_came_before_or_after() -> None:
+    async def program(net: Net) -> list[int]:
+        first = await net.recv(Number.form(), "a")
+        second = await net.recv(Number.form(), "b")
+        return [first.value, second.value]
+
+    bench = Bench(program)
+    bench.give("b", 2)
+    assert bench.party.status == "running"
+    bench.give("a", 1)
+    assert bench.party.result == [1, 2]
+
+
+def test_recv_of_malformed_aborts_and_blames_nobody() -> None:
+    async def program(net: Net) -> None:
+        await net.recv(Number.form(), "a")
+
+    bench = Bench(program)
+    bench.raw("a", "Number", b"short")
+    assert isinstance(bench.party.error, Abort)
+    assert bench.party.error.blamed == ()
+    assert "a sent a malformed Number" in str(bench.party.error)
+
+
+def test_recv_times_out_naming_who_is_missing() -> None:
+    async def program(net: Net) -> None:
+        await net.sub("round", 3).recv(Number.form(), "a", timeout_s=2.0)
+
+    bench = Bench(program)
+    assert bench.party.deadline == 2.0
+    bench.party.tick(1.9)
+    assert bench.party.status == "running"
+    bench.party.tick(2.0)
+    assert isinstance(bench.party.error, Timeout)
+    assert str(bench.party.error) == "no Number in round.3 from a"
+
+
+def test_gather_keeps_the_order_of_names_whatever_the_order_of_arrival() -> None:
+    async def program(net: Net) -> Any:
+        return await net.gather(Number.form(), ["a", "b", "c"], timeout_s=1.0)
+
+    bench = Bench(program)
+    bench.give("c", 3)
+    bench.raw("b", "Number", b"")
+    bench.give("a", 1)
+    got = bench.party.result
+    assert list(got.messages) == ["a", "c"]
+    assert list(got.malformed) == ["b"]
+    assert got.missing == ()
+
+
+def test_gather_ends_at_its_deadline_and_what_comes_then_is_late() -> None:
+    async def program(net: Net) -> Any:
+        got = await net.gather(Number.form(), ["a", "b"], timeout_s=1.0)
+        await net.recv(Number.form(), "c")
+        return got
+
+    bench = Bench(program)
+    bench.give("a", 1)
+    bench.party.tick(1.0)
+    bench.give("b", 2, now=1.1)
+    bench.give("c", 3, now=1.2)
+    assert bench.party.result.missing == ("b",)
+    assert bench.dropped == ["late"]
+
+
+def test_quorum_waits_for_q_valid_and_then_for_the_grace_window() -> None:
+    async def program(net: Net) -> Any:
+        return await net.quorum(Number.form(), list("abcd"), 2, grace_s=0.5, timeout_s=9.0)
+
+    bench = Bench(program)
+    bench.raw("a", "Number", b"junk")
+    bench.give("b", 2, now=1.0)
+    assert bench.party.status == "running"
+    bench.give("c", 3, now=2.0)
+    assert bench.party.deadline == 2.5
+    bench.give("d", 4, now=2.4)
+    assert list(bench.party.result.messages) == ["b", "c", "d"]
+
+
+def test_quorum_without_enough_is_a_timeout() -> None:
+    async def program(net: Net) -> Any:
+        return await net.quorum(Number.form(), list("abc"), 2, timeout_s=1.0)
+
+    bench = Bench(program)
+    bench.give("a", 1)
+    bench.party.tick(1.0)
+    assert isinstance(bench.party.error, Timeout)
+    assert bench.party.error.missing == ("b", "c")
+
+
+def test_newest_skips_what_was_slept_through_and_forgets_it() -> None:
+    async def program(net: Net) -> list[Any]:
+        seen = []
+        after: tuple[int, ...] = ()
+        while len(seen) < 2:
+            after, got = await net.newest(Number.form(), "s", ("epoch", "round"), after=after)
+            seen.append((after, got.value))
+            await net.sub("go", len(seen)).recv(Number.form(), "g")
+        return seen
+
+    def at(epoch: int, round: int) -> tuple[tuple[str, int], ...]:
+        return (("epoch", epoch), ("round", round))
+
+    bench = Bench(program)
+    bench.give("s", 10, at=at(1, 0))
+    for label, value in ((at(1, 4), 14), (at(1, 2), 12), (at(0, 9), 9)):
+        bench.give("s", value, at=label)
+    bench.give("x", 99, at=at(9, 9))
+    bench.give("g", 0, at=(("go", 1),))
+    bench.give("s", 13, at=at(1, 3))
+    bench.give("g", 0, at=(("go", 2),))
+    assert bench.party.result == [((1, 0), 10), ((1, 4), 14)]
+    assert bench.dropped == ["late", "late"]
+
+
+def test_windows_drop_the_past_refuse_the_future_and_name_who_is_ahead() -> None:
+    async def program(net: Net) -> Any:
+        net.window(("round",), (5,), (5,))
+        got = await net.sub("round", 5).gather(Number.form(), ["a", "b", "c"], timeout_s=1.0)
+        return got, net.ahead(("round",))
+
+    bench = Bench(program)
+    bench.give("a", 1, at=(("round", 4),))
+    bench.give("b", 1, at=(("round", 6),))
+    bench.give("c", 1, at=(("round", 5),))
+    bench.party.tick(1.0)
+    got, ahead = bench.party.result
+    assert list(got.messages) == ["c"]
+    assert ahead == ("b",)
+    assert bench.dropped == ["late", "early"]
+
+
+def test_duplicates_count_once_and_conflicts_are_told_apart() -> None:
+    async def program(net: Net) -> Any:
+        return await net.gather(Number.form(), ["a", "b"])
+
+    bench = Bench(program)
+    bench.give("a", 1)
+    bench.give("a", 1)
+    bench.give("a", 2)
+    bench.give("b", 5)
+    assert bench.party.result.messages["a"].value == 1
+    assert bench.dropped == ["duplicate", "conflict"]
+
+
+def test_a_flood_is_bounded_in_frames_and_bytes_and_reading_makes_room() -> None:
+    async def program(net: Net) -> None:
+        for k in range(1000):
+            await net.sub("x", k).recv(Number.form(), "a")
+
+    limits = Limits(unread_frames=4, unread_bytes=1000, frame_bytes=100)
+    bench = Bench(program, limits=limits)
+    for k in range(1, 9):
+        bench.give("a", k, at=(("x", k),))
+    assert bench.dropped == ["flood"] * 4
+    bench.give("a", 0, at=(("x", 0),))
+    assert bench.dropped == ["flood"] * 5
+    bench.raw("b", "Number", bytes(101))
+    assert bench.dropped[-1] == "oversize"
+    for k in range(20):
+        bench.raw("c", "Junk", bytes(100), at=(("y", k),))
+    assert bench.dropped.count("flood") == 5 + 16
+
+
+def test_room_comes_back_when_mail_is_read() -> None:
+    async def program(net: Net) -> int:
+        total = 0
+        for k in range(50):
+            total += (await net.sub("x", k).recv(Number.form(), "a")).value
+        return total
+
+    bench = Bench(program, limits=Limits(unread_frames=2))
+    for k in range(50):
+        bench.give("a", k, at=(("x", k),))
+    assert bench.party.result == sum(range(50))
+    assert bench.dropped == []
+
+
+def test_par_runs_side_by_side_and_gives_results_in_order() -> None:
+    async def one(net: Net, who: str) -> int:
+        return (await net.recv(Number.form(), who)).value
+
+    async def program(net: Net) -> tuple[int, ...]:
+        return await net.par(one(net, "a"), one(net, "b"), one(net, "c"))
+
+    bench = Bench(program)
+    for who in "cab":
+        bench.give(who, ord(who))
+    assert bench.party.result == (97, 98, 99)
+
+
+def test_par_of_nothing() -> None:
+    async def program(net: Net) -> tuple[int, ...]:
+        return await net.par()
+
+    assert Bench(program).party.result == ()
+
+
+def test_a_failure_inside_par_cancels_the_others_and_can_be_caught() -> None:
+    cleaned: list[str] = []
+
+    async def waits(net: Net, who: str) -> None:
+        try:
+            await net.par(net.recv(Number.form(), who), net.sleep(9.0))
+        finally:
+            cleaned.append(who)
+
+    async def program(net: Net) -> str:
+        try:
+            await net.par(
+                waits(net, "a"), waits(net, "b"), net.recv(Number.form(), "c", timeout_s=1.0)
+            )
+        except Timeout as timeout:
+            return f"caught {timeout.missing}"
+        return "not reached"
+
+    bench = Bench(program)
+    bench.party.tick(1.0)
+    assert bench.party.result == "caught ('c',)"
+    assert sorted(cleaned) == ["a", "b"]
+    assert bench.party.where() == []
+
+
+def test_where_tells_what_a_stuck_party_waits_for() -> None:
+    async def program(net: Net) -> None:
+        scope = net.sub("epoch", 1).sub("round", 7)
+        await net.par(
+            scope.gather(Number.form(), ["a", "b"], timeout_s=30.0),
+            net.newest(Number.form(), "s", ("epoch", "round"), after=()),
+        )
+
+    bench = Bench(program)
+    bench.give("a", 1, at=(("epoch", 1), ("round", 7)))
+    assert bench.party.where() == [
+        Waiting("epoch.1/round.7", "Number", ("b",), 30.0),
+        Waiting("epoch.?/round.?", "Number", ("s",), None),
+    ]
+
+
+def test_bodies_longer_than_the_form_are_refused_undecoded() -> None:
+    async def program(net: Net) -> Any:
+        return await net.gather(Vector.form(d=2), ["a"])
+
+    bench = Bench(program)
+    bench.raw("a", "Vector", bytes(10**6))
+    assert "at most" in bench.party.result.malformed["a"].detail
+
+
+def test_mail_of_the_wrong_kind_or_label_changes_nothing() -> None:
+    async def program(net: Net) -> int:
+        return (await net.sub("round", 1).recv(Number.form(), "a")).value
+
+    bench = Bench(program)
+    bench.raw("a", "Numbers", Number(1).encode(), at=(("round", 1),))
+    bench.give("a", 2, at=(("round", 2),))
+    bench.give("a", 3)
+    bench.give("b", 4, at=(("round", 1),))
+    assert bench.party.status == "running"
+    bench.give("a", 5, at=(("round", 1),))
+    assert bench.party.result == 5
+
+
+def test_memory_is_flat_over_many_rounds() -> None:
+    async def program(net: Net) -> None:
+        for r in range(300):
+            net.window(("round",), (r,), (r,))
+            await net.sub("round", r).gather(Vector.form(d=4), ["a"])
+
+    bench = Bench(program)
+    for r in range(299):
+        body = Vector(np.zeros(4, np.float32)).encode()
+        bench.raw("a", "Vector", body, at=(("round", r),))
+    assert len(bench.party._mail._slots) <= 1
+
+
+def test_our_own_mistakes_are_value_errors() -> None:
+    async def to_myself(net: Net) -> None:
+        net.send("me", Number(1))
+
+    async def twice(net: Net) -> None:
+        await net.gather(Number.form(), ["a", "a"])
+
+    async def alien(net: Net) -> None:
+        class Odd:
+            def __await__(self) -> Any:
+                yield "something else"
+
+        await Odd()
+
+    for program, error in ((to_myself, ValueError), (twice, ValueError), (alien, TypeError)):
+        with pytest.raises(error):
+            Bench(program)
+    with pytest.raises(ValueError, match="evidence"):
+        Abort("because", blamed=["a"])
+
+
+def test_closing_a_party_lets_its_program_clean_up_and_ends_delivery() -> None:
+    cleaned = []
+
+    async def program(net: Net) -> None:
+        try:
+            await net.recv(Number.form(), "a")
+        finally:
+            cleaned.append(True)
+
+    bench = Bench(program)
+    bench.party.close()
+    bench.give("a", 1)
+    assert cleaned == [True]
+    assert bench.party.status == "closed"
