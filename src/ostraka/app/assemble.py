@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -136,12 +137,18 @@ def _told() -> Iterator[None]:
 def _app(config: Config, base: Path, data_dir: Path | None) -> tuple[App, Examples | None]:
     """The app and its public test set, where it has one."""
     if config.training.app == BUILTIN:
-        dataset = load(config.data.name, data_dir)
+        dataset = _dataset(config.data.name, data_dir)
         app = builtin(config.training.model, dataset, _parts(config, dataset))
     else:
         app = load_app(config.training.app, base)
     test = None if app.test_data is None else as_examples(app.test_data(data_dir))
     return app, test
+
+
+@lru_cache(maxsize=1)
+def _dataset(name: str, data_dir: Path | None) -> Dataset:
+    """The data set, kept for the next run of a grid."""
+    return load(name, data_dir)
 
 
 def _parts(config: Config, dataset: Dataset) -> list[npt.NDArray[Any]]:

@@ -63,6 +63,9 @@ Rate = Annotated[float | None, typer.Option(help="Learning rate.")]
 Momentum = Annotated[float | None, typer.Option(help="Momentum at the worker.")]
 Batch = Annotated[int | None, typer.Option(help="Examples per minibatch.")]
 Steps = Annotated[int | None, typer.Option(help="Local steps per round.")]
+Schedule = Annotated[
+    str | None, typer.Option(help="Learning rate: constant, linear, cosine or inverse-sqrt.")
+]
 Out = Annotated[Path | None, typer.Option(help="The run's folder; default runs/NAME-STAMP.")]
 
 
@@ -113,6 +116,7 @@ def run(
     momentum: Momentum = None,
     batch_size: Batch = None,
     local_steps: Steps = None,
+    schedule: Schedule = None,
     seed: Seed = None,
     out: Out = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,

@@ -86,7 +86,7 @@ class Training(Section):
     batch_size: Positive = 32
     local_steps: Positive = 1
     model: Kebab = "mlp"
-    schedule: Kebab = "constant"
+    schedule: Kebab = "cosine"
     weight_decay: Amount = 0.0
     clip: Above0 | None = None
     initial_model: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")] | None = None

@@ -35,6 +35,7 @@ FLAGS: Mapping[str, tuple[str, str]] = {
     "momentum": ("training", "momentum"),
     "batch_size": ("training", "batch_size"),
     "local_steps": ("training", "local_steps"),
+    "schedule": ("training", "schedule"),
     "evaluate_every": ("training", "evaluate_every"),
     "data": ("data", "name"),
     "partition": ("data", "partition"),
@@ -119,6 +120,8 @@ def run(
         config, base = load(path, overrides(flags)), _base(path)
         folder = None
     recipe = build(config)
+    from threadpoolctl import threadpool_limits
+
     from ostraka.app.assemble import assemble
     from ostraka.app.output import write_outputs
     from ostraka.app.simulate import Federation
@@ -136,7 +139,8 @@ def run(
         checkpoint_every_s=checkpoint_every_s,
         notes=tuple(damages),
     )
-    summary, vector = simulated.run(start)
+    with threadpool_limits(limits=1):
+        summary, vector = simulated.run(start)
     history = [r for r in folder.records() if r["event"] == "round"]
     summary = write_outputs(folder, summary, vector, report=report)
     return Run(history, vector, folder.path, summary, lambda: assembly.module(vector))

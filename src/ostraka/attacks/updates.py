@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from ostraka.algebra.ops import Float, spans
+from ostraka.algebra.ops import Float
 from ostraka.attacks.api import Rows, UpdateAttack
 from ostraka.rules.api import positive
 from ostraka.rules.gram import ORIGIN, Geometry
@@ -24,18 +24,19 @@ _NO_SPREAD = 1e-280
 
 
 def mean(honest: Rows) -> Float:
-    """Honest mean (d,) in float64."""
-    result: Float = np.mean(honest, axis=0, dtype=np.float64)
-    return result
+    """Honest mean (d,) in float64, added row after row: the same bits for every memory layout."""
+    total = np.zeros(honest.shape[1])
+    for row in honest:
+        total += row
+    return total / len(honest)
 
 
 def deviation(honest: Rows) -> Float:
-    """Honest standard deviation (d,) in float64, ddof 1, without a float64 copy of all rows."""
-    out = np.zeros(honest.shape[1])
-    if len(honest) > 1:
-        for low, high in spans(honest.shape[1]):
-            out[low:high] = np.std(honest[:, low:high], axis=0, dtype=np.float64, ddof=1)
-    return out
+    """Honest standard deviation (d,) in float64, ddof 1, added row after row."""
+    centre, total = mean(honest), np.zeros(honest.shape[1])
+    for row in honest:
+        total += (row - centre) ** 2
+    return np.sqrt(total / max(1, len(honest) - 1))
 
 
 def _same(row: Float, f: int, like: Rows) -> Rows:
@@ -58,7 +59,7 @@ class SignFlip(UpdateAttack):
 
 @dataclass(frozen=True)
 class Gaussian(UpdateAttack):
-    """Independent draws from N(mu, s^2 I); s = 200 as in the experiments of Blanchard et al. 2017."""
+    """Independent draws from N(mu, s^2 I); s = 200 as in Blanchard et al. 2017."""
 
     s: float = 200.0
     name: ClassVar[str] = "gaussian"

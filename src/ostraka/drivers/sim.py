@@ -131,8 +131,8 @@ class Simulation:
         self._count = 0
         self._ticks: dict[str, float] = {}
         self._parties: dict[str, Party] = {}
-        for name in programs:
-            self._at(0.0, self._starter(name))
+        for name in programs:  # before any frame: links open when both ends are there
+            self._at(0.0, self._starter(name), tie=-1.0)
         for crash in crashes:
             self._at(crash.at_s, self._crasher(crash.party))
             if crash.restart_s is not None:
@@ -175,8 +175,9 @@ class Simulation:
 
     # --- events -----------------------------------------------------------------------------
 
-    def _at(self, time: float, run: Callable[[], None]) -> None:
-        tie = self._random.random() if self._links.shuffle else 0.0
+    def _at(self, time: float, run: Callable[[], None], tie: float | None = None) -> None:
+        if tie is None:
+            tie = self._random.random() if self._links.shuffle else 0.0
         self._count += 1
         heapq.heappush(self._events, _Event(time, tie, self._count, run))
 

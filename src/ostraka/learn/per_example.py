@@ -67,10 +67,12 @@ class PerExample:
     def _gradients(self, x: Tensor, y: Tensor) -> Tensor:
         """Gradients (examples, parameters) of one chunk."""
         if self.mapped:
+            drawn = torch.default_generator.get_state()
             try:
                 return self._by_map(x, y)
             except (RuntimeError, ValueError):  # not mappable, or an error that the loop repeats
                 self.mapped = False
+                torch.default_generator.set_state(drawn)
         return torch.stack([self._one(x[k : k + 1], y[k : k + 1]) for k in range(len(x))])
 
     def _by_map(self, x: Tensor, y: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ostraka.learn.settings import Privacy
 
-_GRID = 200_000
+_GRID = 50_000
 _FINEST = 1e-4
 
 
@@ -48,7 +48,7 @@ def epsilon(
 
 
 class PrivacySpent:
-    """Epsilon after any number of uploads; going forward one by one is cheap (about 10 ms).
+    """Epsilon after any number of uploads; going forward one by one is cheap (some ms).
 
     ``rounds`` is how many are planned: it sets the resolution, not the result. Arguments and
     errors are those of ``epsilon``.

@@ -83,7 +83,7 @@ def _first_subset(search: CoverSearch, n: int, f: int) -> list[int]:
         without = free & ~(1 << i)
         rest = without & ~search.neighbours[i]
         left = budget - (without ^ rest).bit_count()
-        if left >= 0 and search.exists(rest, left):
+        if search.exists(rest, left):
             kept.append(i)
             free, budget = rest, left
         else:

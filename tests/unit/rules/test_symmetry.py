@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-import twins
+import rule_twins as twins
 
 from ostraka import rules
 

@@ -87,9 +87,7 @@ def trimmed_mean(x, f):
 def krum_scores(x, f):
     squared = squared_distances(x)
     n = len(x)
-    return [
-        sum(sorted(squared[i, j] for j in range(n) if j != i)[: n - f - 2]) for i in range(n)
-    ]
+    return [sum(sorted(squared[i, j] for j in range(n) if j != i)[: n - f - 2]) for i in range(n)]
 
 
 def krum(x, f):

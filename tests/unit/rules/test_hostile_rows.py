@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-import twins
+import rule_twins as twins
 
 from ostraka import rules
 
@@ -121,11 +121,27 @@ def test_denormals_are_ordinary_numbers(name, tiny):
     step = float(np.array(scale, dtype=dtype))
     rule = twins.one_of_each(F)[name]
     if name == "geometric-median":
-        rule = rules.GeometricMedian(nu=1e-300, max_iterations=200)
+        rule = rules.GeometricMedian(nu=5e-324, max_iterations=200)
     small = rules.aggregate((whole * step).astype(dtype), rule, f=F)
     large = rules.aggregate(whole, rule, f=F)
     np.testing.assert_allclose(small.weights, large.weights, atol=1e-6)
     assert small.dropped == {}
+
+
+@pytest.mark.parametrize("tiny", [1e-160, 1e-310])
+def test_centered_clipping_radius_of_denormal_size(tiny):
+    x = np.random.default_rng(3).standard_normal((N, D))
+    small = rules.aggregate(x * tiny, rules.CenteredClipping(2 * tiny, 3))
+    large = rules.aggregate(x, rules.CenteredClipping(2.0, 3))
+    np.testing.assert_allclose(small.weights, large.weights, rtol=1e-6)
+
+
+def test_a_far_row_does_not_end_the_geometric_median_at_once():
+    x = rows(np.float64)
+    x[0] = 1e38
+    hasty = run(x, "geometric-median").vector
+    patient = rules.GeometricMedian(max_iterations=5000, tolerance=0.0)
+    np.testing.assert_allclose(hasty, rules.aggregate(x, patient).vector, atol=1e-6)
 
 
 @pytest.mark.parametrize(("name", "pre"), CHAINS)

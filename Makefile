@@ -1,0 +1,43 @@
+# Two commands for a fresh machine with Python 3.11+ and make: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PYTEST := $(BIN)/python -m pytest -p no:cacheprovider
+
+.PHONY: help demo test check soak setup clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    train on the built-in digits under attack (about 15 s when installed)"
+	@echo "make test    format, lint, types, layers, then the whole test suite"
+	@echo "make check   the first part of make test alone"
+	@echo "make soak    the long campaigns; writes docs/results/soak-*.md"
+
+# pip keeps a torch that already satisfies the pin, so a CPU build may be installed beforehand.
+$(READY): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing Ostraka and its pinned dependencies into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[learn,dev]'
+	@touch $(READY)
+
+setup: $(READY)
+
+demo: $(READY)
+	@$(BIN)/ostraka demo
+
+check: $(READY)
+	@$(BIN)/ruff format --check --quiet . || ($(BIN)/ruff format --diff --quiet .; exit 1)
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache | tail -n 2
+	@$(PYTEST) -q tests/test_tidy.py
+
+test: check
+	@$(PYTEST) -q -m "not soak" --ignore=tests/test_tidy.py tests
+
+soak: $(READY)
+	@$(PYTEST) -q -m soak -o timeout=0 tests
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info src/*.egg-info

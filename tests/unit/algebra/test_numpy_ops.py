@@ -1,0 +1,39 @@
+"""The numpy form of the array interface copies where it says so and nowhere else."""
+
+import numpy as np
+import pytest
+
+from ostraka.algebra.ops import NUMPY
+
+
+def test_a_matrix_is_passed_on_and_a_list_is_stacked():
+    x = np.ones((3, 2))
+    assert np.shares_memory(NUMPY.rows(x), x)
+    assert not np.shares_memory(NUMPY.rows(list(x)), x)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_copies_are_contiguous_and_new(dtype):
+    x = np.asfortranarray(np.arange(12, dtype=dtype).reshape(3, 4))
+    for made in (NUMPY.copy(x), NUMPY.wide(x), NUMPY.take(x, [0, 1, 2])):
+        assert made.flags.c_contiguous
+        assert not np.shares_memory(made, x)
+        np.testing.assert_array_equal(made, x)
+    assert NUMPY.wide(x).dtype == np.float64
+    assert NUMPY.copy(x).dtype == dtype
+
+
+def test_squares_may_overflow_quietly():
+    with np.errstate(all="raise"):
+        got = NUMPY.squares(np.array([[1e200, 0.0], [np.nan, 1.0], [np.inf, -np.inf], [3.0, 4.0]]))
+    assert got[0] == np.inf
+    assert np.isnan(got[1])
+    assert got[3] == 25
+
+
+def test_biggest_and_equal():
+    x = np.array([[1.0, -3.0], [2.0, 0.0]])
+    assert NUMPY.biggest(x) == 3
+    assert NUMPY.equal(x[0], np.array([1.0, -3.0]))
+    assert not NUMPY.equal(x[0], x[1])
+    assert NUMPY.equal(np.array([0.0]), np.array([-0.0]))
