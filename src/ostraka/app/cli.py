@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import traceback
@@ -120,6 +121,9 @@ def run(
     seed: Seed = None,
     out: Out = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    checkpoint_seconds: Annotated[
+        float, typer.Option(min=0.0, help="Seconds between two checkpoints.")
+    ] = 5.0,
     json_: Json = False,
 ) -> None:
     """Simulate a whole federation in one process. Flags override the file."""
@@ -127,7 +131,7 @@ def run(
 
     flags = _flags(locals())
     with Interrupt() as interrupt:
-        commands.run(federation, flags, out, resume, data_dir, json_, interrupt)
+        commands.run(federation, flags, out, resume, data_dir, checkpoint_seconds, json_, interrupt)
 
 
 @app.command(epilog="Example: ostraka explain federation.toml")
@@ -276,9 +280,9 @@ def _ended(command: Callable[[], Any]) -> int:
         return _complain(_usage(error), Exit.REFUSED, as_json)
     except (KeyboardInterrupt, typer.Abort):
         return _complain("stopped at once; the last checkpoint stays", Exit.STOPPED, as_json)
-    except BrokenPipeError:
-        sys.stderr.close()
-        return Exit.DONE
+    except BrokenPipeError:  # whoever read our output has gone; nothing more can be said there
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.STOPPED
     except Exception:  # noqa: BLE001 - the outermost frame: anything else is our bug, exit 70
         traceback.print_exc()
         text = "this is a bug in ostraka; please report the lines above and the command"
@@ -297,3 +301,7 @@ def _complain(text: str, code: Exit, as_json: bool) -> int:
     if as_json:
         print(json.dumps({"event": "error", "code": int(code), "message": text}))
     return int(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -20,6 +20,7 @@ def run(
     out: Path | None,
     resume: bool,
     data_dir: Path | None,
+    checkpoint_every_s: float,
     json_: bool,
     stopping: Stopping,
 ) -> None:
@@ -34,6 +35,7 @@ def run(
             data_dir=data_dir,
             readers=[reader],
             stopping=stopping,
+            checkpoint_every_s=checkpoint_every_s,
             **flags,
         )
 

@@ -16,9 +16,9 @@ from ostraka.rules.gram import ORIGIN, REFERENCE, Geometry
 class CenteredClipping(GramRule):
     """v <- v + mean of (x_i - v) min(1, tau / ||x_i - v||), `steps` times; 2f < n.
 
-    Source: Karimireddy, He and Jaggi 2021 (learning from history). v starts at the reference, the previous
-    aggregate, which is a public row; without one at the zero vector. Computed in the span of the
-    rows: no vector is formed before the end.
+    Source: Karimireddy, He and Jaggi 2021 (learning from history). v starts at the reference, the
+    previous aggregate, which is a public row; without one at the zero vector. Computed in the span
+    of the rows: no vector is formed before the end.
     """
 
     tau: float

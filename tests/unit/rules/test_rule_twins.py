@@ -160,6 +160,15 @@ def test_geometric_median_leaves_a_row_that_is_not_optimal():
         assert twins.smoothed_sum(moved, hasty, 1e-6) <= want * (1 + 1e-4)
 
 
+def test_geometric_median_leaves_a_mean_that_lies_on_a_row():
+    """The mean is row 0, better than every other row and yet not the optimum."""
+    x = 1e3 * np.array([[0, 0], [4, 0], [-1, 1], [-1, -1], [-1, 1.125], [-1, -1.125]])
+    got = rules.aggregate(x, rules.GeometricMedian()).vector
+    want = twins.smoothed_sum(x, reference_median(x, 1e-6), 1e-6)
+    assert want < 0.995 * twins.smoothed_sum(x, x[0], 1e-6)
+    assert twins.smoothed_sum(x, got, 1e-6) <= want * (1 + 1e-6)
+
+
 @pytest.mark.parametrize("m", [1, 3, 5])
 def test_multi_krum_with_m(m):
     x = twins.make_rows(5, 9, 4, "gauss")

@@ -1,0 +1,235 @@
+"""What people type wrong ends in one clear sentence and the right exit code."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.command import ostraka, process
+
+GOOD = '[federation]\nname = "x"\nrounds = 3\n'
+
+
+def federation(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "federation.toml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("[federation]\nrounds = 3\n", "'federation.name' is missing"),
+        (GOOD + "[rul]\nname='mean'\n", "unknown key 'rul': did you mean 'rule'?"),
+        (GOOD + "[training]\nlerning_rate=0.1\n", "did you mean 'learning_rate'?"),
+        (GOOD + "[training]\nlearning-rate=0.0\n", "learning_rate"),
+        (GOOD + "[training]\nmomentum=1.5\n", "got 1.5"),
+        (GOOD + "[training]\nbatch_size='8'\n", "batch_size"),
+        (GOOD + "[training]\nmodel='resnet'\n", "model must be one of"),
+        (GOOD + "[training]\nschedule='warmup'\n", "schedule must be one of"),
+        (GOOD + "[rule]\nname='trimed-mean'\n", "did you mean 'trimmed-mean'?"),
+        (GOOD + "[rule]\nname='multi_krum'\nk=3\n", "has no parameter 'k'"),
+        (GOOD + "[rule]\nname='krum'\nf=3\n", "f is [faults] byzantine"),
+        (GOOD + "[rule]\nname='centered-clipping'\ntau=-1\n", "tau"),
+        (GOOD + "[rule]\npre=['nmn']\n", "did you mean 'nnm'?"),
+        (GOOD + "[simulation]\nattack='alei'\n", "did you mean 'alie'?"),
+        (GOOD + "[simulation]\nattackers=13\nattack='alie'\n", "13 attackers among 12 workers"),
+        (GOOD + "[faults]\nbyzantine=6\n", "2f < n, got f=6, n=12"),
+        (GOOD + "[data]\nname='digit'\n", "unknown data set 'digit'"),
+        (GOOD + "[data]\npartition='random'\n", "partition"),
+        (GOOD + "[privacy]\nunit='patient'\n", "privacy.unit"),
+        (GOOD.replace('"x"', '"x/../y"'), "federation.name"),
+        (GOOD.replace("rounds = 3", "rounds = 0"), "rounds"),
+        (GOOD.replace("rounds", 'trust = "two-server"\nrounds'), "'two-server' is not in this"),
+        (GOOD + "[[party]]\nname='a'\n[[party]]\nname='a'\n", "two parties are named 'a'"),
+        ("[federation\n", "not valid TOML"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_its_sentence(
+    tmp_path: Path, text: str, sentence: str
+) -> None:
+    out = tmp_path / "r"
+    ended = ostraka("run", federation(tmp_path, text), "--out", out)
+    assert ended.code == 64, ended.err
+    assert sentence in ended.err
+    assert len(ended.err.splitlines()) == 1
+    assert "Traceback" not in ended.err
+    assert not out.exists(), "a refused run leaves nothing behind"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["run", "nowhere.toml"], 66, "ostraka init DIR"),
+        (["run", "--data", "mnist", "--data-dir", "/nowhere"], 66, "train-images-idx3-ubyte"),
+        (["run", "--rounds", "many"], 64, "--rounds"),
+        (["run", "--round", "3"], 64, "--rounds"),
+        (["run", "--n", "5", "--f", "3"], 64, "2f < n, got f=3, n=5"),
+        (["run", "--rule", "krum", "--n", "6", "--f", "2"], 64, "n >= 2f + 3, got f=2, n=6"),
+        (["run", "--attack-option", "z"], 64, "KEY=VALUE"),
+        (["run", "--attack", "alie", "--attack-option", "y=1"], 64, "no parameter 'y'"),
+        (["run", "--resume"], 64, "--resume needs --out"),
+        (["run", "--resume", "--out", "nowhere"], 66, "no run in nowhere"),
+        (["rum"], 64, "rum"),
+        (["report", "nowhere"], 66, "no run in nowhere"),
+        (["compare", "--rule", "maen", "--out", "x"], 64, "did you mean 'mean'?"),
+    ],
+)
+def test_wrong_words_end_with_their_code(
+    arguments: list[str], code: int, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ended = ostraka(*arguments)
+    assert ended.code == code, ended.err
+    assert sentence in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_an_unreadable_app_and_broken_data_have_their_codes(tmp_path: Path) -> None:
+    app = federation(tmp_path, GOOD + "[training]\napp='mine:app'\n")
+    assert ostraka("run", app, "--out", tmp_path / "r").code == 66
+    (tmp_path / "mine.py").write_text("app = 3\n")
+    ended = ostraka("run", app, "--out", tmp_path / "r")
+    assert ended.code == 64
+    assert "not an App" in ended.err
+    (tmp_path / "mnist").mkdir()
+    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (tmp_path / "mnist" / f"{name}-ubyte").write_bytes(b"\0\0\x08\x03junk")
+    ended = ostraka("run", "--data", "mnist", "--data-dir", tmp_path, "--out", tmp_path / "r")
+    assert ended.code == 65
+    assert "ubyte" in ended.err
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path: Path) -> None:
+    out = tmp_path / "r"
+    flags = ["--rounds", "2", "--model", "logistic", "--out", str(out)]
+    assert ostraka("run", *flags).code == 0
+    ended = ostraka("run", *flags)
+    assert ended.code == 64
+    assert "--resume" in ended.err
+    ended = ostraka("run", *flags, "--resume", "--seed", "5")
+    assert ended.code == 78
+    assert "federation.seed was 0 and is now 5" in ended.err
+    again = ostraka("run", *flags, "--resume", "--json")
+    assert again.code == 0
+    assert again.summary["rounds"] == 2
+
+
+def test_errors_with_json_are_json_too(tmp_path: Path) -> None:
+    ended = ostraka("run", "--rule", "nothing", "--json")
+    assert ended.code == 64
+    assert ended.summary == {
+        "event": "error",
+        "code": 64,
+        "message": ended.err.strip().removeprefix("ostraka: "),
+    }
+
+
+def test_explain_says_everything_and_refuses_what_run_refuses(tmp_path: Path) -> None:
+    ended = ostraka("explain")
+    assert ended.code == 0
+    for heading in ("Who may lie", "Who may look", "Not promised", "Rule", "Cost per round"):
+        assert heading in ended.out
+    assert "7,510 (mlp on digits)" in ended.out
+    ended = ostraka("explain", "--f", 6, "--json")
+    assert ended.code == 64
+    found = ended.lines[0]
+    assert "got f=6, n=12" in found["refused"]
+    assert found["rule"]["largest_f"] == 5
+
+
+def test_explain_warns_when_silence_would_end_every_round() -> None:
+    found = ostraka("explain", "--rule", "krum", "--n", 9, "--f", 3, "--json").lines[0]
+    assert "3 silent workers would end every round" in found["warnings"][0]
+
+
+def test_explain_and_aggregate_work_without_torch(tmp_path: Path) -> None:
+    """A child process in which torch cannot be imported."""
+    toml = federation(tmp_path, GOOD + "[training]\napp='mine:app'\n")
+    code = f"""
+import sys
+sys.modules["torch"] = None
+import importlib.util
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *a: None if name == "torch" else find(name, *a)
+import numpy as np, ostraka
+from ostraka import rules
+x = np.random.default_rng(0).standard_normal((9, 5)).astype(np.float32)
+made = [cls(**({{"tau": 1.0}} if name == "centered-clipping" else
+               {{"f": 2}} if "f" in cls.__dataclass_fields__ else {{}}))
+        for name, cls in rules.RULES.items()]
+for rule in made:
+    assert ostraka.aggregate(x, rule, [rules.NNM(f=2)]).vector.shape == (5,), rule
+from ostraka.app import cli
+for arguments in (["explain"], ["explain", {str(toml)!r}], ["run"]):
+    sys.argv = ["ostraka", *arguments]
+    try:
+        cli.main()
+    except SystemExit as exit:
+        print("code", int(exit.code or 0))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert [line for line in done.stdout.splitlines() if line.startswith("code")] == [
+        "code 0",
+        "code 0",
+        "code 64",
+    ], done.stderr
+    assert "d unknown without torch" in done.stdout
+    assert "pip install 'ostraka[learn]'" in done.stderr
+
+
+@pytest.mark.slow
+def test_help_has_an_example_for_every_command_and_imports_nothing_heavy() -> None:
+    for command in ("demo", "run", "explain", "report", "init", "compare"):
+        assert "Example: ostraka " + command in " ".join(ostraka(command, "--help").out.split())
+    code = (
+        "import sys; sys.argv = ['ostraka', 'run', '--help']\n"
+        "from ostraka.app import cli\n"
+        "try: cli.main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'matplotlib', 'scipy', 'dp_accounting'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_a_closed_pipe_stops_quietly(tmp_path: Path) -> None:
+    child = process(
+        "run", "--rounds", "5", "--model", "logistic", "--json", "--out", tmp_path / "r"
+    )
+    assert child.stdout is not None
+    child.stdout.close()
+    assert child.wait(timeout=60) == 75
+    assert child.stderr is not None
+    assert child.stderr.read() == ""
+
+
+@pytest.mark.slow
+def test_compare_makes_a_table_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    flags = ["--rule", "mean", "--rule", "median", "--attack", "none", "--attack", "ipm:eps=3.0"]
+    flags += ["--seed", "0", "--seed", "1", "--rounds", "2", "--model", "logistic"]
+    out = tmp_path / "grid"
+    first = ostraka("compare", *flags, "--out", out)
+    assert first.code == 0, first.err
+    assert first.out.count("±") == 4
+    assert "| rule | none | ipm:eps=3.0 |" in (out / "table.md").read_text()
+    assert (out / "accuracy.svg").read_text().startswith("<svg")
+    assert len(json.loads((out / "results.json").read_text())) == 8
+    start = time.monotonic()
+    again = ostraka("compare", *flags, "--out", out, "--json")
+    assert time.monotonic() - start < 30
+    assert len(again.lines) == 8
+
+
+@pytest.mark.slow
+def test_demo_ends_with_the_table_and_names_the_report(tmp_path: Path) -> None:
+    ended = ostraka("demo", "--rounds", 6, "--out", tmp_path / "d")
+    assert ended.code == 0, ended.err
+    for text in ("plain mean, attacked", "NNM + trimmed mean, attacked", "report"):
+        assert text in ended.out
+    assert (tmp_path / "d" / "report.html").is_file()
