@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 import traceback
@@ -280,8 +279,7 @@ def _ended(command: Callable[[], Any]) -> int:
         return _complain(_usage(error), Exit.REFUSED, as_json)
     except (KeyboardInterrupt, typer.Abort):
         return _complain("stopped at once; the last checkpoint stays", Exit.STOPPED, as_json)
-    except BrokenPipeError:  # whoever read our output has gone; nothing more can be said there
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except SystemExit:  # the library's answer when whoever read our output has gone
         return Exit.STOPPED
     except Exception:  # noqa: BLE001 - the outermost frame: anything else is our bug, exit 70
         traceback.print_exc()

@@ -16,6 +16,8 @@ from ostraka.learn.settings import Privacy
 
 _GRID = 50_000
 _FINEST = 1e-4
+_HOPELESS = 1e5
+"""Above this epsilon nobody asks how much sampling saves: the bound without it is given."""
 
 
 def multiplier(privacy: Privacy) -> float:
@@ -91,9 +93,11 @@ class PrivacySpent:
             return math.inf
         steps = uploads * self._per_round
         with np.errstate(all="ignore"):
-            if self._q == 1.0:
-                return _gaussian_epsilon(self._sigma / math.sqrt(steps), self._delta)
-            return max(0.0, float(self._composed(steps).get_epsilon_for_delta(self._delta)))
+            whole = _gaussian_epsilon(self._sigma / math.sqrt(steps), self._delta)
+            if self._q == 1.0 or whole > _HOPELESS:
+                return whole
+            sampled = float(self._composed(steps).get_epsilon_for_delta(self._delta))
+            return min(whole, max(0.0, sampled))
 
     def _composed(self, steps: int) -> Any:
         """The privacy loss distribution of ``steps`` mechanisms, from the last one asked for."""
@@ -126,12 +130,13 @@ def _gaussian_epsilon(sigma: float, delta: float) -> float:
 def _mechanism(sigma: float, q: float, planned: int, delta: float) -> Any:
     """One Poisson-sampled Gaussian.
 
-    The grid of losses grows with what the run would cost without sampling: at dp_accounting's own
-    step of 1e-4 a noise multiplier of 0.1 takes more than 12 GB (measured: the process was killed).
+    The grid's step grows with what the run would cost without sampling. At dp_accounting's own
+    step of 1e-4, 200 rounds at q = 0.3 take 43 s and 3.8 GiB with a noise multiplier of 0.1 and
+    more than 10 GiB with 0.05 (measured).
     """
     from dp_accounting.pld import privacy_loss_distribution as pld
 
-    top = _gaussian_epsilon(sigma / math.sqrt(planned), delta)
+    top = min(_HOPELESS, _gaussian_epsilon(sigma / math.sqrt(planned), delta))
     return pld.from_gaussian_mechanism(
         sigma, sampling_prob=q, value_discretization_interval=max(_FINEST, top / _GRID)
     )

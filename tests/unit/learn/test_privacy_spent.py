@@ -1,6 +1,7 @@
 """Epsilon: closed forms, known values, amplification, and the central bound with its conditions."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -72,9 +73,14 @@ def test_amplification_matters():
 
 @pytest.mark.slow
 def test_little_noise_needs_little_memory():
-    """At dp_accounting's own grid this takes more than 12 GB and the process is killed."""
-    found = epsilon(example(0.1), rounds=200, q=0.3)
-    assert 1000 < found < epsilon(example(0.1), rounds=200)
+    """At dp_accounting's own grid the second of these takes more than 10 GiB."""
+    tracemalloc.start()
+    for sigma in (0.1, 0.05, 1e-3, 1e-9, 1e-100):
+        found = epsilon(example(sigma), rounds=200, q=0.3)
+        assert 1000 < found <= epsilon(example(sigma), rounds=200)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100 << 20
 
 
 @pytest.mark.slow
