@@ -315,3 +315,7 @@ class Net:
         request = Receive(self.label, form, senders, need, timeout_s, grace_s)
         answer: Gathered[M] = await _Await(request)
         return answer
+
+
+Program = Callable[[Net], Coroutine[Any, Any, Any]]
+"""A party's whole life, before it is given its network."""

@@ -9,7 +9,7 @@ is decoded before its length is checked.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ from ostraka.net import (
     Net,
     Newest,
     Path,
+    Program,
     Receive,
     Request,
     Sleep,
@@ -33,7 +34,6 @@ from ostraka.net import (
     label_text,
 )
 
-Program = Callable[[Net], Coroutine[Any, Any, Any]]
 Failure = Abort | Timeout
 
 

@@ -51,11 +51,26 @@ class Field(Protocol):
     def size(self, dims: Dims) -> int:
         """The greatest number of bytes that a value may take, padding included."""
 
-    def write(self, out: bytearray, value: Any) -> None:
+    def write(self, out: Parts, value: Any) -> None:
         """Append the value's only encoding. Raises ValueError for a value that has none."""
 
     def read(self, body: bytes, at: int, dims: Dims) -> tuple[Any, int]:
         """The value at this offset and the offset behind it. Raises ``Bad``, nothing else."""
+
+
+class Parts:
+    """The pieces of a body, joined once: a large array is copied a single time."""
+
+    __slots__ = ("pieces", "size")
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes | memoryview] = []
+        self.size = 0
+
+    def add(self, piece: bytes | memoryview) -> None:
+        """Append bytes, or a flat view of bytes."""
+        self.pieces.append(piece)
+        self.size += len(piece)
 
 
 class Bad(Exception):  # noqa: N818
@@ -78,11 +93,11 @@ class Unsigned:
         """See Field."""
         return self.bits // 8
 
-    def write(self, out: bytearray, value: Any) -> None:
+    def write(self, out: Parts, value: Any) -> None:
         """See Field."""
         if isinstance(value, bool) or not 0 <= value < 1 << self.bits:
             raise ValueError(f"{value!r} is no unsigned integer of {self.bits} bits")
-        out += int(value).to_bytes(self.bits // 8, "little")
+        out.add(int(value).to_bytes(self.bits // 8, "little"))
 
     def read(self, body: bytes, at: int, dims: Dims) -> tuple[int, int]:
         """See Field."""
@@ -98,11 +113,11 @@ class Flag:
         """See Field."""
         return 1
 
-    def write(self, out: bytearray, value: Any) -> None:
+    def write(self, out: Parts, value: Any) -> None:
         """See Field."""
         if not isinstance(value, bool):
             raise ValueError(f"{value!r} is no truth value")
-        out.append(value)
+        out.add(bytes([value]))
 
     def read(self, body: bytes, at: int, dims: Dims) -> tuple[bool, int]:
         """See Field."""
@@ -122,11 +137,11 @@ class Exactly:
         """See Field."""
         return self.count
 
-    def write(self, out: bytearray, value: Any) -> None:
+    def write(self, out: Parts, value: Any) -> None:
         """See Field."""
         if not isinstance(value, bytes) or len(value) != self.count:
             raise ValueError(f"expected {self.count} bytes")
-        out += value
+        out.add(value)
 
     def read(self, body: bytes, at: int, dims: Dims) -> tuple[bytes, int]:
         """See Field."""
@@ -143,12 +158,12 @@ class Text:
         """See Field."""
         return 4 + self.cap
 
-    def write(self, out: bytearray, value: Any) -> None:
+    def write(self, out: Parts, value: Any) -> None:
         """See Field."""
         data = cast(str, value).encode()
         if len(data) > self.cap:
             raise ValueError(f"a text of {len(data)} bytes, at most {self.cap} allowed")
-        out += struct.pack("<I", len(data)) + data
+        out.add(struct.pack("<I", len(data)) + data)
 
     def read(self, body: bytes, at: int, dims: Dims) -> tuple[str, int]:
         """See Field."""
@@ -181,16 +196,17 @@ class Tensor:
         content = math.prod(self.expected(dims)) * np.dtype(self.dtype).itemsize
         return 2 + 8 * len(self.shape) + ALIGNMENT - 1 + content
 
-    def write(self, out: bytearray, value: Any) -> None:
+    def write(self, out: Parts, value: Any) -> None:
         """Append any array of a listed dtype; whether it fits the form is the receiver's check."""
         array = np.ascontiguousarray(value)
         array = array.astype(array.dtype.newbyteorder("<"), copy=False)
         if array.dtype.name not in DTYPES or array.ndim > MAX_RANK:
             raise ValueError(f"no array of dtype {array.dtype} and rank {array.ndim} is sent")
         shape = np.shape(value)
-        out += struct.pack(f"<BB{len(shape)}Q", DTYPES.index(array.dtype.name), len(shape), *shape)
-        out += bytes(-len(out) % ALIGNMENT)
-        out += array.reshape(-1).view(np.uint8).data
+        code = DTYPES.index(array.dtype.name)
+        out.add(struct.pack(f"<BB{len(shape)}Q", code, len(shape), *shape))
+        out.add(bytes(-out.size % ALIGNMENT))
+        out.add(array.reshape(-1).view(np.uint8).data)
 
     def read(self, body: bytes, at: int, dims: Dims) -> tuple[Array, int]:
         """See Field."""
@@ -243,10 +259,10 @@ class Message:
 
     def encode(self) -> bytes:
         """The canonical bytes. Raises ValueError for a value that the field cannot hold."""
-        out = bytearray()
+        out = Parts()
         for name, field in _layout(type(self)):
             field.write(out, getattr(self, name))
-        return bytes(out)
+        return b"".join(out.pieces)
 
     @classmethod
     def form(cls, **dims: int) -> Form[Self]:

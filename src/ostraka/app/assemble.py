@@ -35,7 +35,7 @@ try:
         builtin,
         load_app,
     )
-    from ostraka.learn.evaluate import evaluate
+    from ostraka.learn.evaluate import evaluate, hold_out, joined
     from ostraka.learn.threads import one_thread
     from ostraka.learn.worker import Trainer
 except ModuleNotFoundError as missing:
@@ -47,7 +47,6 @@ except ModuleNotFoundError as missing:
 
 Vector = npt.NDArray[np.float32]
 BUILTIN = "builtin"
-HELD_OUT = 5
 
 
 @dataclass
@@ -93,22 +92,23 @@ def assemble(config: Config, recipe: Recipe, base: Path, data_dir: Path | None) 
         poisons = isinstance(recipe.attack, DataAttack)
         attackers = names[config.n - config.attackers :]
         trainers, held_out = {}, []
+        model = initial.build(app, seed)  # one for all: a vector is loaded before every use
         for party, name in enumerate(names):
             site = Site(party, config.n, name, seed, data_dir)
             own = as_examples(app.train_data(site))
             if test is None:
-                own, kept = _hold_out(own)
+                own, kept = hold_out(own)
                 held_out.append(kept)
             if poisons and name in attackers:
                 own = _poisoned(own, recipe.attack)
-            trainers[name] = Trainer(app, own, recipe.training, recipe.privacy, seed, party)
+            trainers[name] = Trainer(app, own, recipe.training, recipe.privacy, seed, party, model)
         return Assembly(
             initial=_initial(config, app, base),
             trainers=trainers,
             attackers=attackers,
             poisons_data=poisons,
             _app=app,
-            _test=_joined(held_out) if test is None else test,
+            _test=joined(held_out) if test is None else test,
             _accountant=_accountant(config, trainers),
         )
 
@@ -178,26 +178,6 @@ def _initial(config: Config, app: App, base: Path) -> Vector:
             Exit.DIFFERS,
         )
     return found
-
-
-def _hold_out(own: Examples) -> tuple[Examples, Examples]:
-    """Every fifth example is kept for evaluation where the app has no public test set."""
-    if len(own.inputs) < HELD_OUT:
-        raise AppError(
-            f"a party with {len(own.inputs)} examples cannot hold any out for evaluation: give "
-            "the app test_data, or every party at least five examples"
-        )
-    kept = np.arange(len(own.inputs)) % HELD_OUT == HELD_OUT - 1
-    return (
-        Examples(own.inputs[~kept], own.targets[~kept]),
-        Examples(own.inputs[kept], own.targets[kept]),
-    )
-
-
-def _joined(parts: list[Examples]) -> Examples:
-    import torch
-
-    return Examples(torch.cat([p.inputs for p in parts]), torch.cat([p.targets for p in parts]))
 
 
 def _poisoned(own: Examples, attack: DataAttack) -> Examples:

@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from ostraka.mailbox import Limits
-from ostraka.net import Abort, Timeout, Trace
-from ostraka.party import Frame, Party, Program, Waiting
+from ostraka.net import Abort, Program, Timeout, Trace
+from ostraka.party import Frame, Party, Waiting
 
 
 @dataclass(frozen=True, slots=True)

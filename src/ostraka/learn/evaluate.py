@@ -1,12 +1,13 @@
-"""How good a vector is: the app's metric and loss on a set of examples."""
+"""How good a vector is: the app's metric and loss on a set of examples, public or held out."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
-from ostraka.learn.app import App, Examples
+from ostraka.learn.app import App, AppError, Examples
 from ostraka.learn.vectors import FlatModel
 
 
@@ -39,3 +40,30 @@ def evaluate(model: FlatModel, app: App, examples: Examples, batch: int = 1024) 
     finally:
         model.module.train(training)
     return Evaluation(metric, loss)
+
+
+HELD_OUT = 5
+"""Where there is no public test set, every party keeps each fifth example back."""
+
+
+def hold_out(own: Examples) -> tuple[Examples, Examples]:
+    """A party's examples to train on, and every fifth one for evaluation.
+
+    Raises AppError for fewer than five examples.
+    """
+    if len(own.inputs) < HELD_OUT:
+        raise AppError(
+            f"a party with {len(own.inputs)} examples cannot hold any out for evaluation: give "
+            "the app test_data, or every party at least five examples"
+        )
+    kept = torch.arange(len(own.inputs)) % HELD_OUT == HELD_OUT - 1
+    return (
+        Examples(own.inputs[~kept], own.targets[~kept]),
+        Examples(own.inputs[kept], own.targets[kept]),
+    )
+
+
+def joined(parts: Sequence[Examples]) -> Examples:
+    """All parts as one set of examples."""
+    inputs = torch.cat([part.inputs for part in parts])
+    return Examples(inputs, torch.cat([part.targets for part in parts]))

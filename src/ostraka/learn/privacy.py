@@ -16,6 +16,7 @@ from ostraka.learn.settings import Privacy
 
 _GRID = 50_000
 _FINEST = 1e-4
+_NO_NOISE = 1e-9
 _HOPELESS = 1e5
 """Above this epsilon nobody asks how much sampling saves: the bound without it is given."""
 
@@ -89,7 +90,7 @@ class PrivacySpent:
             raise ValueError(f"uploads must not be negative, got {uploads}")
         if uploads == 0:
             return 0.0
-        if self._sigma == 0:
+        if self._sigma < _NO_NOISE:
             return math.inf
         steps = uploads * self._per_round
         with np.errstate(all="ignore"):

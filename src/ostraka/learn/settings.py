@@ -113,6 +113,6 @@ class Privacy:
 
     def __post_init__(self) -> None:
         _choice("unit", self.unit, UNITS)
-        _number("clip", self.clip, 0.0, open_low=True)
-        _number("noise_multiplier", self.noise_multiplier, 0.0, open_low=False)
+        _number("clip", self.clip, 0.0, open_low=True, high=1e18)
+        _number("noise_multiplier", self.noise_multiplier, 0.0, open_low=False, high=1e6)
         _number("delta", self.delta, 0.0, open_low=True, high=1.0)

@@ -18,6 +18,7 @@ from ostraka.learn.initial import build
 from ostraka.learn.per_example import PerExample, clip_factor, norm64
 from ostraka.learn.seeds import BATCH, FORWARD, NOISE, SAMPLING, stream, torch_seed
 from ostraka.learn.settings import Privacy, Training
+from ostraka.learn.vectors import FlatModel
 
 
 def gaussian(rng: np.random.Generator, size: int, deviation: float) -> np.ndarray:
@@ -49,8 +50,9 @@ class Trainer:
     """One party's training, round after round.
 
     ``examples`` is what ``App.train_data`` gives. Rounds go forward; they may be skipped (a party
-    that was away keeps its momentum). Raises ValueError when ``privacy`` meets listed buffers, and
-    what ``FlatModel`` and ``as_examples`` raise.
+    that was away keeps its momentum). ``model`` may be shared by the trainers of one process: every
+    vector is loaded anew, so that nothing of one party reaches another. Raises ValueError when
+    ``privacy`` meets listed buffers, and what ``FlatModel`` and ``as_examples`` raise.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Trainer:
         privacy: Privacy | None = None,
         seed: int = 0,
         party: int = 0,
+        model: FlatModel | None = None,
     ) -> None:
         if privacy is not None and app.buffers:
             raise ValueError(
@@ -70,13 +73,12 @@ class Trainer:
         self._app, self._training, self._privacy = app, training, privacy
         self._seed, self._party = seed, party
         self._inputs, self._targets = as_examples(examples)
-        self.model = build(app, seed)
+        self.model = build(app, seed) if model is None else model
         self.model.module.train()
         self._per_example = PerExample(self.model, app.loss)
         self._momentum = np.zeros(self.model.parameters, np.float32)
         self._next = np.zeros(self.model.parameters, np.float32)
-        self._theta = np.zeros(self.model.dimension, np.float32)
-        self._sent = np.zeros(self.model.dimension, np.float32)
+        self._theta = self._sent = np.zeros(self.model.dimension, np.float32)
         self._computed = -1
         self._committed = -1
 
@@ -93,7 +95,7 @@ class Trainer:
     def update(self, round: int, theta: np.ndarray) -> np.ndarray:
         """The vector that this party sends in ``round`` for the public model ``theta``.
 
-        float32 (d,) to float32 (d,), a fresh array. The momentum moves on once; the same round and
+        float32 (d,) to float32 (d,), read-only. The momentum moves on once; the same round and
         theta again give the same bits. Raises ValueError for a round before the last one, or the
         last one with another theta.
         """
@@ -106,7 +108,7 @@ class Trainer:
     def peek(self, round: int, theta: np.ndarray) -> np.ndarray:
         """What ``update`` would give, without moving the momentum on; ``update`` then reuses it."""
         if round == self._computed and _same_bits(theta, self._theta):
-            return self._sent.copy()
+            return self._sent
         if round <= self._committed:
             raise ValueError(
                 f"round {round} is over (the last one was {self._committed}): "
@@ -114,14 +116,16 @@ class Trainer:
             )
         self._computed = -1
         self.model.load(theta)
-        np.copyto(self._theta, theta)
+        self._theta = theta.copy() if theta.flags.writeable else theta
+        self._sent = np.empty(self.model.dimension, np.float32)
         with (
             _torch_seeded(torch_seed(self._seed, self._party, round, FORWARD)),
             np.errstate(over="ignore", invalid="ignore", under="ignore"),
         ):
             self._fill(round, self._training.rate(round))
+        self._sent.flags.writeable = False
         self._computed = round
-        return self._sent.copy()
+        return self._sent
 
     def state(self) -> dict[str, np.ndarray]:
         """What a checkpoint must keep: ``momentum`` float32 (parameters,), ``round`` int64 ()."""
@@ -227,4 +231,6 @@ def _clip(vector: np.ndarray, bound: float, *, finite: bool = False) -> None:
 
 
 def _same_bits(a: np.ndarray, b: np.ndarray) -> bool:
-    return a.dtype == b.dtype and np.array_equal(a.view(np.uint32), b.view(np.uint32))
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    return a.ctypes.data == b.ctypes.data or np.array_equal(a.view(np.uint32), b.view(np.uint32))

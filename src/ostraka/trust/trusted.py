@@ -8,6 +8,7 @@ the step is architecture.md's ("The same bits everywhere").
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -182,10 +183,11 @@ def _say(
 
 
 def _distances(got: Collected, aggregate: npt.NDArray[np.floating]) -> list[float]:
-    """How far each update lies from the aggregate; infinite for one that is not finite."""
+    """How far each update lies from the aggregate, to float32; infinite where that overflows."""
     with np.errstate(over="ignore", invalid="ignore"):
-        squares = (float(np.sum(np.square(u - aggregate))) for u in got.updates.values())
-        return [float(np.sqrt(s)) if np.isfinite(s) else float("inf") for s in squares]
+        shifts = (update - aggregate for update in got.updates.values())
+        squares = (float(np.dot(shift, shift)) for shift in shifts)
+        return [math.sqrt(s) if math.isfinite(s) else math.inf for s in squares]
 
 
 def _by_name(

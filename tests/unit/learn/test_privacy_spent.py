@@ -75,7 +75,7 @@ def test_amplification_matters():
 def test_little_noise_needs_little_memory():
     """At dp_accounting's own grid the second of these takes more than 10 GiB."""
     tracemalloc.start()
-    for sigma in (0.1, 0.05, 1e-3, 1e-9, 1e-100):
+    for sigma in (0.1, 0.05, 1e-3, 1e-8, 1e-300):
         found = epsilon(example(sigma), rounds=200, q=0.3)
         assert 1000 < found <= epsilon(example(sigma), rounds=200)
     _, peak = tracemalloc.get_traced_memory()

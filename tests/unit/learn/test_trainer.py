@@ -150,7 +150,8 @@ def test_update_twice_commits_once():
     party, plain = trainer(), trainer()
     theta = party.model.vector()
     want = plain.update(0, theta)
-    party.update(0, theta)[:] = np.nan
+    with pytest.raises(ValueError, match="read-only"):
+        party.update(0, theta)[:] = np.nan
     assert np.array_equal(party.update(0, theta), want)
     assert np.array_equal(party.peek(0, theta), want)
     assert np.array_equal(party.state()["momentum"], plain.state()["momentum"])

@@ -84,6 +84,7 @@ def test_training_refuses(field, value):
         ("clip", 0.0),
         ("clip", float("inf")),
         ("noise_multiplier", -1.0),
+        ("noise_multiplier", 1e6),
         ("delta", 0.0),
         ("delta", 1.0),
     ],
