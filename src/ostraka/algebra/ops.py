@@ -166,8 +166,9 @@ class NumpyOps:
         return np.array(x, order="C")
 
     def wide(self, x: Array) -> Array:
-        """See `Ops.wide`."""
-        return np.array(x, dtype=np.float64, order="C")
+        """See `Ops.wide`; a signalling NaN becomes a quiet one without a word."""
+        with np.errstate(invalid="ignore"):
+            return np.array(x, dtype=np.float64, order="C")
 
     def append(self, block: Array, extra: Sequence[Array]) -> Array:
         """See `Ops.append`."""

@@ -37,3 +37,9 @@ def test_biggest_and_equal():
     assert NUMPY.equal(x[0], np.array([1.0, -3.0]))
     assert not NUMPY.equal(x[0], x[1])
     assert NUMPY.equal(np.array([0.0]), np.array([-0.0]))
+
+
+def test_signalling_nans_are_screened_without_a_warning() -> None:
+    rows = np.ones((3, 2), np.float32)
+    rows[1] = np.array([0x7FA00001, 0xFFA00001], np.uint32).view(np.float32)
+    assert np.isnan(NUMPY.wide(rows)[1]).all()
