@@ -17,8 +17,9 @@ import json
 import platform
 from pathlib import Path
 
-from ostraka.app.compare import compare, table
+from ostraka.app.compare import compare, grid, table
 from ostraka.app.folder import versions
+from ostraka.app.plots import grid_plot
 
 ROBUST = ["median", "trimmed-mean", "multi-krum", "mda", "geometric-median", "centered-clipping"]
 ATTACKS = [
@@ -54,8 +55,8 @@ def run_grid(partition: str, out: Path, data_dir: Path) -> None:
     compare(None, mixed, {**flags, "pre": ["nnm"]}, out / partition / "nnm", data_dir, False, never)
 
 
-def page(out: Path) -> str:
-    results = {
+def load_results(out: Path) -> dict[str, list[dict]]:
+    return {
         partition: [
             result
             for part in ("plain", "nnm")
@@ -63,6 +64,10 @@ def page(out: Path) -> str:
         ]
         for partition in PARTITIONS
     }
+
+
+def page(out: Path) -> str:
+    results = load_results(out)
     made = versions()
     lines = [
         "# Accuracy under attack: Fashion-MNIST, 15 workers, 3 attackers",
@@ -76,8 +81,12 @@ def page(out: Path) -> str:
         "",
         "## Every worker holds an iid share",
         "",
+        "![iid](accuracy-under-attack-iid.svg)",
+        "",
         table(results["iid"]),
         "## Dirichlet(0.5): the workers' classes differ",
+        "",
+        "![dirichlet](accuracy-under-attack-dirichlet.svg)",
         "",
         table(results["dirichlet"]),
         *_reading(results),
@@ -115,6 +124,9 @@ def main() -> None:
         run_grid(arguments.partition, arguments.out, arguments.data_dir)
     if arguments.write:
         PAGE.write_text(page(arguments.out), encoding="utf-8")
+        for partition, results in load_results(arguments.out).items():
+            plot = grid_plot(*grid(results))
+            PAGE.with_name(f"{PAGE.stem}-{partition}.svg").write_text(plot, encoding="utf-8")
         print(f"wrote {PAGE}")
 
 

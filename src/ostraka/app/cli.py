@@ -24,6 +24,7 @@ app = typer.Typer(
     help="Train one PyTorch model across parties that do not trust each other.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -56,10 +56,10 @@ def explain(federation: Path | None, flags: Mapping[str, Any], json_: bool) -> N
     """`ostraka explain`: the explanation goes to standard output, a refusal ends with 64."""
     from ostraka.app.config import load
     from ostraka.app.explain import explanation, text
-    from ostraka.app.library import overrides
+    from ostraka.app.library import folder_of, overrides
 
     config = load(federation, overrides(flags))
-    found = explanation(config)
+    found = explanation(config, folder_of(federation))
     print(as_json(found) if json_ else text(found))
     if found["refused"] is not None:
         raise UserError(f"this federation would be refused: {found['refused']}")

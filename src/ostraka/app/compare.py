@@ -130,9 +130,7 @@ def write_results(place: Path, results: list[Record]) -> None:
         place.mkdir(parents=True, exist_ok=True)
         write_durably(place / "results.json", json.dumps(results, indent=1).encode())
         write_durably(place / "table.md", table(results).encode())
-        rows, columns, cells = _grouped(results)
-        means = [[_mean(cells.get((r, c), [])) for c in columns] for r in rows]
-        write_durably(place / "accuracy.svg", grid_plot(rows, columns, means).encode())
+        write_durably(place / "accuracy.svg", grid_plot(*grid(results)).encode())
     except OSError as error:
         raise UserError(f"{place} cannot be written: {error.strerror}") from None
 
@@ -158,6 +156,12 @@ def _grouped(
     rows = list(dict.fromkeys(row for row, _ in cells))
     columns = list(dict.fromkeys(column for _, column in cells))
     return rows, columns, cells
+
+
+def grid(results: list[Record]) -> tuple[list[str], list[str], list[list[float]]]:
+    """Rules, attacks and the mean accuracy of each pair."""
+    rows, columns, cells = _grouped(results)
+    return rows, columns, [[_mean(cells.get((r, c), [])) for c in columns] for r in rows]
 
 
 def _mean(values: list[float]) -> float:

@@ -6,6 +6,7 @@ Works without torch: sizes of the built-in models are known in closed form.
 from __future__ import annotations
 
 from importlib.util import find_spec
+from pathlib import Path
 
 from ostraka.app.build import build, check_bounds, rule_of
 from ostraka.app.config import Config
@@ -21,15 +22,18 @@ FLOPS = 1e10
 BUILTIN = "builtin"
 
 
-def explanation(config: Config) -> Record:
-    """Everything that can be said of a configuration, refusals included, as one record."""
+def explanation(config: Config, base: Path) -> Record:
+    """Everything that can be said of a configuration, refusals included, as one record.
+
+    ``base`` is the folder of the user's app file, which is loaded to count its parameters.
+    """
     refused: str | None = None
     warnings: tuple[str, ...] = ()
     try:
         warnings = build(config).warnings
     except UserError as refusal:
         refused = str(refusal)
-    d, d_text = _dimension(config)
+    d, d_text = _dimension(config, base)
     terms = trusted.terms(config.n, config.f, d)
     promise = terms.promise
     return {
@@ -61,7 +65,7 @@ def explanation(config: Config) -> Record:
     }
 
 
-def _dimension(config: Config) -> tuple[int | None, str]:
+def _dimension(config: Config, base: Path) -> tuple[int | None, str]:
     if config.training.app == BUILTIN:
         try:
             d = dimension(config.training.model, config.data.name)
@@ -70,7 +74,13 @@ def _dimension(config: Config) -> tuple[int | None, str]:
         return d, f"{d:,} ({config.training.model} on {config.data.name})"
     if find_spec("torch") is None:
         return None, "d unknown without torch"
-    return None, f"d is that of {config.training.app}; `ostraka run` counts it"
+    from ostraka.app.assemble import initial_model
+
+    try:
+        d = int(initial_model(config, base).size)
+    except UserError as refusal:
+        return None, f"d unknown: {refusal}"
+    return d, f"{d:,} ({config.training.app})"
 
 
 def _rule(config: Config) -> Record:

@@ -117,7 +117,7 @@ def run(
     if resume:
         folder, config, base = _resumed(path, place, flags)
     else:
-        config, base = load(path, overrides(flags)), _base(path)
+        config, base = load(path, overrides(flags)), folder_of(path)
         folder = None
     recipe = build(config)
     from threadpoolctl import threadpool_limits
@@ -187,7 +187,8 @@ def _difference(before: Config, now: Config) -> str:
     return "nothing differs"
 
 
-def _base(path: Path | None) -> Path:
+def folder_of(path: Path | None) -> Path:
+    """Where the app file of a federation file lies."""
     return Path.cwd() if path is None else path.resolve().parent
 
 

@@ -127,7 +127,7 @@ def _page(folder: Folder, story: Story) -> Record:
         ),
         "time_note": "Seconds of this process per phase; megabytes that each role sent in all.",
         "privacy": None if epsilon is None else epsilon_text(epsilon),
-        "explanation": text(explanation(folder.config())),
+        "explanation": text(explanation(folder.config(), folder.base())),
         "configuration": folder.federation.read_text(),
         "facts": _facts(folder, story),
         "version": __version__,
