@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 
 import ostraka
 from ostraka.learn.initial import model_digest
+from tests.data_sets import find
 from tests.e2e.command import ostraka as command
 from tests.e2e.command import process
 
@@ -74,6 +75,17 @@ def test_the_robust_rule_holds_where_the_mean_breaks(tmp_path: Path) -> None:
     assert robust.summary["accuracy"] > 0.85
     assert mean.summary["accuracy"] < robust.summary["accuracy"] - 0.2
     assert set(robust.summary["farthest"]) == {"worker-10", "worker-11"}
+
+
+@pytest.mark.slow
+def test_fashion_mnist_from_a_folder(tmp_path: Path) -> None:
+    files = find("fashion-mnist", tmp_path / "data")
+    flags = ["--data", "fashion_mnist", "--data-dir", files.folder, "--n", 15, "--f", 3]
+    flags += ["--attack", "sign_flip", "--rule", "trimmed_mean", "--pre", "nnm", "--rounds", 30]
+    ended = command("run", *flags, "--json", "--out", tmp_path / "r")
+    assert ended.code == 0, ended.err
+    assert ended.summary["accuracy"] > 0.6
+    assert ended.summary["bytes_sent"]["workers"] > 30 * 15 * 4 * 79_510
 
 
 @pytest.mark.slow

@@ -1,15 +1,14 @@
 """Data files: good ones load exactly; broken or hostile ones are refused by name and cheaply."""
 
 import gzip
-import os
 import struct
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.data_sets import find, idx
 
 from ostraka.learn.catalogue import DATASETS
 from ostraka.learn.data import DataError, DataMissing, load
@@ -21,12 +20,6 @@ NAMES = {
     "t10k-images-idx3-ubyte": 3,
     "t10k-labels-idx1-ubyte": 3,
 }
-SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
-
-
-def idx(array):
-    head = bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape)
-    return head + array.astype(np.uint8).tobytes()
 
 
 def small(name, count, rng):
@@ -58,15 +51,12 @@ def test_small_idx_files_of_our_own(tmp_path, zipped, sub):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
-def test_whole_data_sets(name):
-    folder = Path(os.environ.get("OSTRAKA_DATA") or SHARED)
-    if not (folder / name.replace("_", "-")).is_dir():
-        pytest.skip(f"no {name} in {folder}; only the small IDX files of our own were read")
-    found = load(name, folder)
-    facts = DATASETS[found.name]
-    assert found.train_x.shape == (facts.train, *facts.shape)
-    assert found.test_x.shape == (facts.test, *facts.shape)
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
+def test_whole_data_sets(name, tmp_path):
+    files = find(name, tmp_path)
+    found = load(name, files.folder)
+    assert found.train_x.shape == (files.train, 1, 28, 28)
+    assert found.test_x.shape == (files.test, 1, 28, 28)
     assert (float(found.train_x.min()), float(found.train_x.max())) == (0.0, 1.0)
     assert set(np.unique(found.test_y)) == set(range(10))
 
