@@ -187,7 +187,8 @@ def _cost_lines(found: Record) -> list[str]:
     for role, cost in found["cost"].items():
         size = cost["bytes_per_round"]
         told = "" if size is None else f" = {bytes_text(size)}"
-        lines.append(f"  each {role} sends {cost['formula']} bytes{told}")
+        who = role if role == "server" else f"each {role}"
+        lines.append(f"  {who} sends {cost['formula']} bytes{told}")
     seconds = found["seconds_per_round"]
     if seconds is not None:
         lines.append(

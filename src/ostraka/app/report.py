@@ -191,7 +191,7 @@ def _party_rows(story: Story, distance: Matrix | None, influence: Matrix | None)
     rows = []
     for at, name in enumerate(story.parties):
         counts = story.excluded.get(name, Counter())
-        own = np.array([]) if ratio is None else ratio[at][~np.isnan(ratio[at])]
+        own = np.array([]) if ratio is None else ratio[at][np.isfinite(ratio[at])]
         zero = 0 if influence is None else int(np.sum(influence[at] == 0.0))
         rows.append(
             {
