@@ -13,6 +13,13 @@ import pytest
 from safetensors.numpy import load_file
 
 import ostraka
+from ostraka.app.assemble import assemble
+from ostraka.app.build import build
+from ostraka.app.config import load
+from ostraka.app.folder import Folder
+from ostraka.app.library import overrides
+from ostraka.app.simulate import Federation
+from ostraka.drivers.sim import Links
 from ostraka.learn.initial import model_digest
 from tests.data_sets import find
 from tests.e2e.command import ostraka as command
@@ -232,3 +239,20 @@ def test_privacy_is_told_in_progress_and_summary(tmp_path: Path) -> None:
     assert "Privacy spent" in (tmp_path / "r" / "report.html").read_text()
     explained = command("explain", toml, "--json").summary["privacy"]
     assert explained["local"] == pytest.approx(ended.summary["epsilon"]["local"], rel=0.05)
+
+
+@pytest.mark.slow
+def test_no_schedule_without_faults_shows_in_the_model(tmp_path: Path) -> None:
+    clean = digest(tmp_path / "clean", attack="alie")
+    config = load(None, overrides({**SMALL, "attack": "alie"}))
+    recipe = build(config)
+    for number, links in enumerate(
+        (
+            Links(shuffle=True),
+            Links(latency_s=0.05, jitter_s=0.02, loss=0.05, duplicate=0.2, reorder=0.2),
+        )
+    ):
+        assembly = assemble(config, recipe, tmp_path, None)
+        folder = Folder.new(tmp_path / str(number), config, tmp_path)
+        summary, _ = Federation(config, recipe, assembly, folder, links=links).run(None)
+        assert summary["model_digest"] == clean
