@@ -2,7 +2,8 @@
 
 A slot is (label, kind, sender). The first message of a slot counts; the same bytes again are a
 duplicate, other bytes a conflict, and whatever lies below a window or comes after its reader gave
-up is late. Bodies are kept until their window closes, so that duplicates are recognised.
+up is late. Bodies are kept until their window closes, so that duplicates are recognised. Of a body
+that is too long nothing is kept, but its sender has spoken, and badly.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ostraka.net import Label, Path, indices, names
+from ostraka.net import Label, Malformed, Path, indices, names
 
 Place = Literal["late", "early", "in"]
-Refusal = Literal["late", "early", "oversize", "duplicate", "conflict", "flood"]
+Refusal = Literal["late", "early", "duplicate", "conflict", "flood"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class Limits:
 @dataclass(slots=True)
 class _Mail:
     body: bytes
+    oversize: bool
     unread: bool = True
 
 
@@ -65,17 +67,21 @@ class Mailbox:
         """Keep one message, or say why not."""
         refusal = self._refusal(sender, label, kind, body)
         if refusal is None:
-            self._slots.setdefault((label, kind), {})[sender] = _Mail(body)
+            oversize = len(body) > self._limits.frame_bytes
+            mail = _Mail(b"" if oversize else body, oversize)
+            self._slots.setdefault((label, kind), {})[sender] = mail
             frames, size = self._unread.get(sender, (0, 0))
-            self._unread[sender] = (frames + 1, size + len(body))
+            self._unread[sender] = (frames + 1, size + len(mail.body))
         return refusal
 
-    def read(self, label: Label, kind: str, sender: str) -> bytes | None:
-        """The slot's body, from now on no longer counted as unread."""
+    def read(self, label: Label, kind: str, sender: str) -> bytes | Malformed | None:
+        """The slot's body, no longer counted as unread; Malformed if it was too long."""
         mail = self._slots.get((label, kind), {}).get(sender)
         if mail is None:
             return None
         self._count_read(sender, mail)
+        if mail.oversize:
+            return Malformed(f"more than {self._limits.frame_bytes} bytes")
         return mail.body
 
     def give_up(self, label: Label, kind: str, sender: str) -> bool:
@@ -125,8 +131,6 @@ class Mailbox:
                 window.ahead.add(sender)
             if place != "in":
                 return place
-        if len(body) > self._limits.frame_bytes:
-            return "oversize"
         slot = self._slots.get((label, kind), {})
         if sender in slot:
             mail = slot[sender]
@@ -134,8 +138,9 @@ class Mailbox:
                 return "late"
             return "duplicate" if mail.body == body else "conflict"
         frames, size = self._unread.get(sender, (0, 0))
+        kept = len(body) if len(body) <= self._limits.frame_bytes else 0
         crowded = frames >= self._limits.unread_frames
-        return "flood" if crowded or size + len(body) > self._limits.unread_bytes else None
+        return "flood" if crowded or size + kept > self._limits.unread_bytes else None
 
     def _places(self, label: Label) -> Iterator[tuple[_Window, Place]]:
         for window in self._windows.values():

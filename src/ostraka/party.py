@@ -105,6 +105,7 @@ class Party:
         self._program = program
         self._mail = Mailbox(limits or Limits())
         self._outbox: list[Outgoing] = []
+        self._drops: dict[tuple[str, str], int] = {}
         self._waits: list[_Wait] = []
         self._joins: list[_Join] = []
         self._ready: deque[tuple[_Task, Any, Failure | None]] = deque()
@@ -128,9 +129,21 @@ class Party:
             self._offer(sender, frame)
             self._run()
         else:
-            where = label_text(frame.label)
+            self._dropped(sender, refusal, frame)
+
+    def _dropped(self, sender: str, why: str, frame: Frame) -> None:
+        """Say it the first, second, fourth, eighth... time: a peer must not fill our records."""
+        count = self._drops[sender, why] = self._drops.get((sender, why), 0) + 1
+        if count & (count - 1) == 0:
+            at = label_text(frame.label)
             self._trace(
-                "dropped", party=self.me, peer=sender, why=refusal, kind=frame.kind, at=where
+                "dropped",
+                party=self.me,
+                peer=sender,
+                why=why,
+                count=count,
+                kind=frame.kind,
+                at=at,
             )
 
     def tick(self, now: float) -> None:
@@ -351,7 +364,9 @@ class Party:
         yield from (join.parent for join in reversed(self._joins))
 
 
-def _decode(form: Form[Any], body: bytes) -> Any:
+def _decode(form: Form[Any], body: bytes | Malformed) -> Any:
+    if isinstance(body, Malformed):
+        return body
     if len(body) > form.max_bytes:
         return Malformed(f"{len(body)} bytes, at most {form.max_bytes} expected")
     return form.decode(body)

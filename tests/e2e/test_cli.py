@@ -46,6 +46,10 @@ def federation(tmp_path: Path, text: str) -> Path:
         (GOOD.replace("rounds", 'trust = "two-server"\nrounds'), "'two-server' is not in this"),
         (GOOD + "[[party]]\nname='a'\n[[party]]\nname='a'\n", "two parties are named 'a'"),
         ("[federation\n", "not valid TOML"),
+        ("x = " + "[" * 5000 + "]" * 5000, "nested too deeply"),
+        (GOOD + "[training]\nbatch-size=1\nbatch_size=2\n", "are the same key"),
+        (GOOD + "[privacy]\nnoise_multiplier=1e6\n", "noise_multiplier at most"),
+        (GOOD + "[simulation]\nparties=100000000\n", "simulation.parties"),
     ],
 )
 def test_a_wrong_file_is_refused_with_its_sentence(
@@ -72,6 +76,31 @@ def test_a_wrong_file_is_refused_with_its_sentence(
         (["run", "--attack-option", "z"], 64, "KEY=VALUE"),
         (["run", "--attack", "alie", "--attack-option", "y=1"], 64, "no parameter 'y'"),
         (["run", "--resume"], 64, "--resume needs --out"),
+        (["run", "--attack", "sign-flip", "--attackers", "12"], 64, "leave none"),
+        (
+            [
+                "run",
+                "--attack",
+                "alie",
+                "--attack-option",
+                "z=paper",
+                "--attackers",
+                "7",
+                "--f",
+                "1",
+            ],
+            64,
+            "attack alie",
+        ),
+        (
+            ["run", "--attack", "wrong-round", "--attack-option", "shift=abc"],
+            64,
+            "whole shift, got 'abc'",
+        ),
+        (["run", "--out", "x" * 300], 64, "too long"),
+        (["explain", "--data", "nothing"], 64, "unknown data set"),
+        (["compare", "--attack", "ipm:eps", "--out", "x"], 64, "KEY=VALUE"),
+        (["init", "My Fed (1)"], 64, "federation.name"),
         (["run", "--resume", "--out", "nowhere"], 66, "no run in nowhere"),
         (["rum"], 64, "rum"),
         (["report", "nowhere"], 66, "no run in nowhere"),
@@ -224,6 +253,35 @@ def test_compare_makes_a_table_and_goes_on_where_it_stopped(tmp_path: Path) -> N
     again = ostraka("compare", *flags, "--out", out, "--json")
     assert time.monotonic() - start < 30
     assert len(again.lines) == 8
+
+
+@pytest.mark.slow
+def test_compare_goes_on_past_a_cell_that_ended(tmp_path: Path) -> None:
+    out = tmp_path / "grid"
+    flags = ["--rule", "krum", "--rule", "median", "--attack", "silent", "--n", "7", "--f", "2"]
+    flags += ["--rounds", "2", "--model", "logistic", "--out", str(out)]
+    for _ in range(2):
+        ended = ostraka("compare", *flags)
+        assert ended.code == 0, ended.err
+        assert "| krum | ended |" in ended.out
+        assert "%" in ended.out
+
+
+def test_the_central_epsilon_is_the_local_one_when_somebody_is_away(tmp_path: Path) -> None:
+    text = GOOD + (
+        "[rule]\nname='mean'\n[faults]\nbyzantine=0\n[training]\nmodel='logistic'\nmomentum=0.0\n"
+        "[privacy]\nunit='participant'\nnoise_multiplier=4.0\n[simulation]\nattackers=1\n"
+    )
+    attacked = federation(tmp_path, text + "attack='silent'\n")
+    away = ostraka("run", attacked, "--json", "--out", tmp_path / "away").summary["epsilon"]
+    assert away["central"] == away["local"]
+    peaceful = federation(tmp_path, text)
+    all_there = ostraka("run", peaceful, "--json", "--out", tmp_path / "all").summary["epsilon"]
+    assert all_there["central"] < all_there["local"] == away["local"]
+    for change in (("momentum=0.0", "clip=1.0"), ("name='mean'", "name='median'")):
+        other = federation(tmp_path, text.replace(*change))
+        found = ostraka("explain", other, "--json").lines[0]["privacy"]
+        assert found["central"] == found["local"], change
 
 
 @pytest.mark.slow

@@ -253,6 +253,148 @@ def test_no_schedule_without_faults_shows_in_the_model(tmp_path: Path) -> None:
         )
     ):
         assembly = assemble(config, recipe, tmp_path, None)
-        folder = Folder.new(tmp_path / str(number), config, tmp_path)
+        folder = Folder.new(tmp_path / str(number), config, {"base": str(tmp_path)})
         summary, _ = Federation(config, recipe, assembly, folder, links=links).run(None)
         assert summary["model_digest"] == clean
+
+
+@pytest.mark.slow
+def test_stopped_between_any_two_events_and_resumed_is_the_uninterrupted_run(
+    tmp_path: Path,
+) -> None:
+    flags = {"attack": "mimic", "rule": "centered-clipping", "rounds": 3, "n": 5, "f": 1}
+    whole = run(tmp_path / "whole", **flags).summary
+    stops = 0
+    for event in range(0, 40, 3):
+        out = tmp_path / str(event)
+        left = iter(range(event, -2, -1))
+        code = 0
+        try:
+            run(out, stopping=lambda left=left: next(left) < 0, **flags)
+        except ostraka.UserError as stopped:
+            code = stopped.code
+        if code == 0:
+            continue
+        assert code == 75
+        stops += 1
+        again = ostraka.run(out=out, resume=True, report=False)
+        for figure in ("model_digest", "bytes_sent", "farthest", "accuracy"):
+            assert again.summary[figure] == whole[figure], (event, figure)
+        finished = [r for r in Folder(out).records() if r["event"] == "finished"]
+        assert len(finished) == 1
+    assert stops >= 10
+
+
+@pytest.mark.slow
+def test_an_ended_round_keeps_its_state_names_the_parties_and_can_be_tried_again(
+    tmp_path: Path,
+) -> None:
+    flags = {"attack": "nan", "attackers": 3, "n": 9, "f": 2}
+    with pytest.raises(ostraka.UserError, match="round 0 ended: 3 rows were refused") as ended:
+        run(tmp_path / "r", **flags)
+    assert ended.value.code == 75
+    assert "worker-6 non-finite" in str(ended.value)
+    with pytest.raises(ostraka.UserError, match="round 0 ended"):
+        ostraka.run(out=tmp_path / "r", resume=True)
+    told = {r["party"] for r in Folder(tmp_path / "r").records() if r["event"] == "excluded"}
+    assert told == {"worker-6", "worker-7", "worker-8"}
+
+
+@pytest.mark.slow
+def test_a_finished_run_resumed_is_finished_once(tmp_path: Path) -> None:
+    first = run(tmp_path / "r").summary
+    again = ostraka.run(out=tmp_path / "r", resume=True, report=False).summary
+    assert again["model_digest"] == first["model_digest"]
+    assert sum(r["event"] == "finished" for r in Folder(tmp_path / "r").records()) == 1
+
+
+def test_a_folder_that_was_being_made_when_killed_can_be_used(tmp_path: Path) -> None:
+    for left in (["run.json"], ["run.json.part"], ["run.json", "federation.toml.part", ".lock"]):
+        out = tmp_path / "-".join(left)
+        out.mkdir()
+        for name in left:
+            (out / name).write_text("{")
+        run(out, rounds=1)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(ostraka.UserError, match="not empty"):
+        run(tmp_path / "mine", rounds=1)
+
+
+@pytest.mark.slow
+def test_damaged_event_files_are_said_and_never_made_worse(tmp_path: Path) -> None:
+    out = tmp_path / "r"
+    whole = run(out, rounds=4).summary["model_digest"]
+    events = out / "events.jsonl"
+    body = events.read_bytes()
+    events.write_bytes(body[: len(body) // 2])
+    notes: list[str] = []
+    result = ostraka.run(
+        out=out,
+        resume=True,
+        readers=[lambda r: notes.append(r["text"]) if r["event"] == "warning" else None],
+    )
+    assert result.summary["model_digest"] == whole
+    assert any("events.jsonl is shorter" in note for note in notes)
+    assert b"\0" not in events.read_bytes()
+    for junk in (b"[]\n", b"{broken\n", b"[" * 100_000 + b"\n"):
+        events.write_bytes(body.replace(b"\n", b"\n" + junk, 1))
+        ended = command("report", out)
+        assert ended.code == 65
+        assert "line 2 of" in ended.err
+
+
+def test_two_processes_cannot_share_a_run(tmp_path: Path) -> None:
+    out = tmp_path / "r"
+    run(out, rounds=1)
+    with Folder(out).locked(), pytest.raises(ostraka.UserError, match="another process"):
+        ostraka.run(out=out, resume=True)
+
+
+def test_another_runs_checkpoints_are_refused(tmp_path: Path) -> None:
+    run(tmp_path / "a", rounds=1)
+    run(tmp_path / "b", rounds=1, seed=5)
+    for path in (tmp_path / "a" / "checkpoints").iterdir():
+        target = tmp_path / "b" / "checkpoints" / path.name
+        target.write_bytes(path.read_bytes())
+    with pytest.raises(ostraka.UserError, match="another configuration") as refused:
+        ostraka.run(out=tmp_path / "b", resume=True)
+    assert refused.value.code == 78
+
+
+APP = """
+import torch
+from torch import nn
+from ostraka import App, Examples
+def train(site):
+    return Examples(torch.randn(40, 4), torch.arange(40) % 3)
+app = App(model=lambda: nn.Linear(4, {outputs}), train_data=train)
+"""
+
+
+@pytest.mark.slow
+def test_a_changed_app_and_a_faulty_app_are_refused_with_their_place(tmp_path: Path) -> None:
+    toml = tmp_path / "f.toml"
+    toml.write_text(
+        '[federation]\nname = "x"\nrounds = 2\n[training]\napp = "mine:app"\n'
+        "[simulation]\nparties = 5\n"
+    )
+    app = tmp_path / "mine.py"
+    app.write_text(APP.format(outputs=3))
+    assert command("run", toml, "--out", tmp_path / "r").code == 0
+    app.write_text(APP.format(outputs=3) + "# changed\n")
+    ended = command("run", "--resume", "--out", tmp_path / "r")
+    assert ended.code == 78
+    assert "the app has changed" in ended.err
+    faults = {
+        "raise SystemExit(0)": "SystemExit",
+        "nonsense": "line 1",
+        APP.format(outputs=2): "mine:app",
+        APP.format(outputs=3).replace("Linear(4", "Linear(5"): "RuntimeError",
+    }
+    for number, (text, told) in enumerate(faults.items()):
+        app.write_text(text)
+        ended = command("run", toml, "--out", tmp_path / f"bad{number}")
+        assert ended.code == 64, (text, ended.err)
+        assert told in ended.err
+        assert "Traceback" not in ended.err

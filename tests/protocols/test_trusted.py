@@ -19,6 +19,7 @@ from ostraka.attacks.parties import (
 from ostraka.drivers.sim import Crash, Delivery, Links, Partition, Simulation
 from ostraka.net import Abort, Net, Timeout
 from ostraka.party import Frame
+from ostraka.protocols.central_round import Update
 from ostraka.rules import NNM, CenteredClipping, Mean, MultiKrum, TrimmedMean
 from ostraka.trust.trusted import Plan, State, server, step, terms, worker
 
@@ -226,6 +227,8 @@ def test_more_refusals_than_f_end_the_round_with_numbers() -> None:
     outcome = federation.run()
     assert isinstance(outcome.error, Abort)
     assert "round 0 ended: 3 rows were refused, more than f=2" in outcome.error.reason
+    assert "w6 non-finite, w7 non-finite, w8 non-finite" in outcome.error.reason
+    assert federation.told("excluded", "party") == {("w6",), ("w7",), ("w8",)}
     assert outcome.error.blamed == ()
 
 
@@ -278,13 +281,36 @@ def test_a_crashed_worker_is_missing_and_may_return() -> None:
 
 
 def test_the_previous_aggregate_is_the_reference_of_centered_clipping() -> None:
-    clipping = plan(rule=CenteredClipping(tau=0.1), pre=())
-    federation = Federation(clipping)
+    federation = Federation(plan(rule=CenteredClipping(tau=0.1), pre=()))
     federation.run()
     states = {s.round: s for s in federation.stored}
     for r in range(4):
-        moved = states[r + 1].previous - states[r].previous
-        assert np.linalg.norm(moved) <= 0.1 + 1e-6
+        rows = np.stack([update(name, r, states[r].model) for name in NAMES]).astype(np.float64)
+        v = states[r].previous.astype(np.float64)
+        shifts = rows - v
+        factors = np.minimum(1.0, 0.1 / np.linalg.norm(shifts, axis=1))
+        expected = v + (factors[:, None] * shifts).mean(axis=0)
+        np.testing.assert_allclose(states[r + 1].previous, expected, atol=1e-6)
+
+
+def test_an_update_beside_an_early_frame_still_counts() -> None:
+    class Both:
+        def answer(self, turn: Any, vector: np.ndarray) -> list[Any]:
+            early = ((turn[0], turn[1] + 3), Update(turn[1] + 3, vector))
+            return [early, (turn, Update(turn[1], vector))]
+
+    federation = Federation(lies={"w8": Both()})
+    assert federation.model().tobytes() == Federation().model().tobytes()
+    assert federation.told("excluded", "party") == set()
+
+
+def test_a_past_label_is_late_and_its_sender_missing() -> None:
+    """Nothing tells a replay from an honest update that was slow, so it is no refusal."""
+    federation = Federation(lies={"w8": WrongRound(-1, label=True)})
+    model = federation.model()
+    assert {r for _, r in federation.told("missing", "party", "round")} == {1, 2, 3}
+    assert federation.told("excluded", "party") == set()
+    assert np.isfinite(model).all()
 
 
 def test_plain_mean_is_bent_by_one_liar_and_the_robust_rule_is_not() -> None:

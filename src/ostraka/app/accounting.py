@@ -14,7 +14,8 @@ class Accountant:
 
     ``q`` is the greatest sampling rate of any party. The central epsilon is below the local one
     only where the mean adds the honest workers' noise up and nothing undoes that: no clip after
-    the noise, one local step (unit example), and with momentum the same workers in every round.
+    the noise, one local step (unit example), and every worker in every round: who is away adds no
+    noise, and with momentum a sum over changing workers shows more than one over the same.
     """
 
     def __init__(self, config: Config, q: float) -> None:
@@ -24,7 +25,6 @@ class Accountant:
         self._unit, self._delta = own.unit, own.delta
         rule, pre = rule_of(config)
         training = config.training
-        self._momentum = training.momentum > 0.0
         adds_up = rule.name == "mean" and not pre and training.clip is None
         if own.unit == "example" and training.local_steps > 1:
             adds_up = False
@@ -42,8 +42,7 @@ class Accountant:
         ``complete``: no worker was missing or refused in any of them.
         """
         local = self._local.after(rounds)
-        alone = self._momentum and not complete
-        central = local if alone else self._central.after(rounds)
+        central = self._central.after(rounds) if complete else local
         return {
             "unit": self._unit,
             "delta": self._delta,

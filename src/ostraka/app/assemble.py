@@ -4,6 +4,8 @@ needs torch, which it reaches through learn/.
 
 from __future__ import annotations
 
+import hashlib
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +33,7 @@ try:
         AppMissing,
         Examples,
         Site,
+        app_file,
         as_examples,
         builtin,
         load_app,
@@ -54,6 +57,7 @@ class Assembly:
     """What a simulated run computes with. ``initial`` is the model before the first round."""
 
     initial: Vector
+    about: Record
     trainers: Mapping[str, Trainer]
     attackers: tuple[str, ...]
     poisons_data: bool
@@ -86,7 +90,7 @@ def assemble(config: Config, recipe: Recipe, base: Path, data_dir: Path | None) 
     app or partition that does not fit, 78 for another initial model than the file's digest names.
     """
     one_thread()
-    with _told():
+    with _told(config):
         app, test = _app(config, base, data_dir)
         names, seed = config.workers, config.federation.seed
         poisons = isinstance(recipe.attack, DataAttack)
@@ -102,8 +106,10 @@ def assemble(config: Config, recipe: Recipe, base: Path, data_dir: Path | None) 
             if poisons and name in attackers:
                 own = _poisoned(own, recipe.attack)
             trainers[name] = Trainer(app, own, recipe.training, recipe.privacy, seed, party, model)
-        return Assembly(
-            initial=_initial(config, app, base),
+        start = _initial(config, app, base)
+        made = Assembly(
+            initial=start,
+            about={"app": _app_digest(config, base), "initial_model": initial.model_digest(start)},
             trainers=trainers,
             attackers=attackers,
             poisons_data=poisons,
@@ -111,18 +117,35 @@ def assemble(config: Config, recipe: Recipe, base: Path, data_dir: Path | None) 
             _test=joined(held_out) if test is None else test,
             _accountant=_accountant(config, trainers),
         )
+        if config.training.app != BUILTIN:  # let a mistake in the user's file show before round 0
+            next(iter(trainers.values())).peek(0, start)
+            made.evaluate(start)
+        return made
 
 
 def initial_model(config: Config, base: Path) -> Vector:
     """The model that a federation starts from, drawn from its seed."""
-    with _told():
+    with _told(config):
         app, _ = _app(config, base, None)
         vector: Vector = initial.initial_vector(app, config.federation.seed)
         return vector
 
 
+# What a mistake in somebody's own Python file raises; SystemExit, too, must not end us silently.
+APP_FAULTS = (
+    ArithmeticError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    NameError,
+    RuntimeError,
+    TypeError,
+    SystemExit,
+)
+
+
 @contextmanager
-def _told() -> Iterator[None]:
+def _told(config: Config) -> Iterator[None]:
     """Turn what loading may raise into sentences with exit codes."""
     try:
         yield
@@ -132,6 +155,28 @@ def _told() -> Iterator[None]:
         raise UserError(str(error), Exit.MISSING) from error
     except (AppError, ValueError) as error:
         raise UserError(str(error)) from error
+    except APP_FAULTS as error:
+        if config.training.app == BUILTIN:
+            raise
+        what = f"{type(error).__name__}: {error}"
+        raise UserError(
+            f"the app {config.training.app} failed{_line(config, error)}: {what}"
+        ) from error
+
+
+def _line(config: Config, error: BaseException) -> str:
+    """Where in the app's own file an error came from, if it did."""
+    file = config.training.app.partition(":")[0] + ".py"
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if Path(frame.filename).name == file]
+    return f" at {own[-1].filename}, line {own[-1].lineno}" if own else ""
+
+
+def _app_digest(config: Config, base: Path) -> str:
+    """SHA-256 of the user's app file, so that a run does not go on with another one."""
+    if config.training.app == BUILTIN:
+        return BUILTIN
+    return hashlib.sha256(app_file(config.training.app, base).read_bytes()).hexdigest()
 
 
 def _app(config: Config, base: Path, data_dir: Path | None) -> tuple[App, Examples | None]:

@@ -5,24 +5,32 @@ Needs no torch: `explain` uses it too.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
+import numpy as np
+
 from ostraka.app.config import Config, nearest
 from ostraka.app.errors import UserError
-from ostraka.attacks import ATTACKS
+from ostraka.attacks import ATTACKS, UpdateAttack
 from ostraka.attacks.parties import PARTY_ATTACKS
+from ostraka.learn.catalogue import facts
+from ostraka.learn.seeds import NOBODY, stream
 from ostraka.learn.settings import Privacy, Training
 from ostraka.rules import PRE_AGGREGATIONS, RULES
 from ostraka.rules.api import PreAggregation, Rule
+from ostraka.rules.bounds import remaining
 from ostraka.trust import trusted
 from ostraka.trust.api import Terms
 
 TRUST_MODELS = ("trusted",)
+BUILTIN = "builtin"
 DEFAULT_RULE = ("trimmed-mean", ("nnm",))
-DEFAULT_PARAMETERS: Mapping[str, Mapping[str, Any]] = {"centered-clipping": {"tau": 1.0}}
+DEFAULT_PARAMETERS: Mapping[str, Mapping[str, Any]] = {"centered-clipping": {"tau": 10.0}}
 NO_ATTACK = "none"
+MOST_CLIP, MOST_NOISE = 1e9, 1e4
 
 
 @dataclass(frozen=True)
@@ -50,7 +58,9 @@ def build(config: Config) -> Recipe:
         check_bounds(rule, pre, config.n, config.f)
     except ValueError as refusal:
         raise UserError(f"{refusal}; lower [faults] byzantine or add workers") from None
+    _check_data(config)
     attack = attack_of(config)
+    noticed = _rehearse(config, attack)
     return Recipe(
         rule=rule,
         pre=pre,
@@ -58,7 +68,7 @@ def build(config: Config) -> Recipe:
         training=_training(config),
         privacy=_privacy(config),
         terms=trusted.terms(config.n, config.f, None),
-        warnings=tuple(_warnings(config, rule, pre)),
+        warnings=(*_warnings(config, rule, pre), *noticed),
     )
 
 
@@ -91,6 +101,34 @@ def attack_of(config: Config) -> Any:
     known: dict[str, Any] = {**ATTACKS, **PARTY_ATTACKS}
     cls = _named({**known, NO_ATTACK: None}, name, "attack")
     return _made(cls, f"attack {name}", dict(config.simulation.attack_options), None)
+
+
+def _rehearse(config: Config, attack: Any) -> list[str]:
+    """Mount an update attack once on zeros, so that a refusal shows now; gives its warnings."""
+    if not isinstance(attack, UpdateAttack):
+        return []
+    honest = config.n - config.attackers
+    if honest < 1:
+        raise UserError(
+            f"attack {attack.name} is made from honest updates: {config.attackers} attackers "
+            f"among {config.n} workers leave none"
+        )
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        try:
+            rows = np.zeros((honest, 2), np.float32)
+            attack(rows, config.attackers, stream(0, NOBODY, 0, "rehearsal"))
+        except ValueError as refusal:
+            raise UserError(f"attack {attack.name}: {refusal}") from None
+    return [str(warning.message) for warning in heard]
+
+
+def _check_data(config: Config) -> None:
+    if config.training.app == BUILTIN:
+        try:
+            facts(config.data.name)
+        except ValueError as unknown:
+            raise UserError(f"[data] name: {unknown}") from None
 
 
 def _named(known: Mapping[str, Any], name: str, what: str) -> Any:
@@ -142,6 +180,11 @@ def _privacy(config: Config) -> Privacy | None:
     if config.privacy is None:
         return None
     own = config.privacy
+    if own.clip > MOST_CLIP or own.noise_multiplier > MOST_NOISE:
+        raise UserError(
+            f"[privacy] clip must be at most {MOST_CLIP:g} and noise_multiplier at most "
+            f"{MOST_NOISE:g}, got {own.clip:g} and {own.noise_multiplier:g}"
+        )
     return Privacy(
         unit=own.unit, clip=own.clip, noise_multiplier=own.noise_multiplier, delta=own.delta
     )
@@ -149,13 +192,15 @@ def _privacy(config: Config) -> Privacy | None:
 
 def _warnings(config: Config, rule: Rule, pre: tuple[PreAggregation, ...]) -> list[str]:
     found = []
-    n, f = config.n, config.f
+    n, f, dropouts = config.n, config.f, config.faults.dropouts
     try:
-        check_bounds(rule, pre, n - f, f)
+        left, faults = remaining(n, f, 0, f, dropouts)
+        check_bounds(rule.with_f(faults), tuple(p.with_f(faults) for p in pre), left, faults)
     except ValueError as bound:
+        hint = f" (write [faults] dropouts to count further missing workers among the {f})"
         found.append(
             f"{f} silent workers would end every round, because their silence may be honest: "
-            f"{bound} (write [faults] dropouts to count further missing workers among the {f})"
+            f"{bound}{'' if dropouts is not None else hint}"
         )
     if config.attackers > f:
         found.append(

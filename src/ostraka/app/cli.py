@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import signal
 import sys
@@ -234,35 +235,16 @@ class Interrupt:
 def _flags(given: dict[str, Any]) -> dict[str, Any]:
     """The flags that belong into the federation file, with options read and `none` understood."""
     from ostraka.app.library import FLAGS
+    from ostraka.app.options import options
 
     flags = {key: given[key] for key in FLAGS if given.get(key) is not None}
     if flags.get("pre") == ["none"]:
         flags["pre"] = []
     if given.get("rule_option"):
-        flags["rule_options"] = _options(given["rule_option"], "--rule-option")
+        flags["rule_options"] = options(given["rule_option"], "--rule-option")
     if given.get("attack_option"):
-        flags["attack_options"] = _options(given["attack_option"], "--attack-option")
+        flags["attack_options"] = options(given["attack_option"], "--attack-option")
     return flags
-
-
-def _options(pairs: list[str], flag: str) -> dict[str, Any]:
-    """KEY=VALUE pairs; a value is a number where it looks like one."""
-    found: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, text = pair.partition("=")
-        if not (key and equals):
-            raise UserError(f"{flag} {pair!r} is not KEY=VALUE")
-        found[key.replace("-", "_")] = _value(text)
-    return found
-
-
-def _value(text: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            pass
-    return {"true": True, "false": False}.get(text, text)
 
 
 def main() -> NoReturn:
@@ -280,6 +262,10 @@ def _ended(command: Callable[[], Any]) -> int:
         return _complain(_usage(error), Exit.REFUSED, as_json)
     except (KeyboardInterrupt, typer.Abort):
         return _complain("stopped at once; the last checkpoint stays", Exit.STOPPED, as_json)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        code = Exit.REFUSED if error.errno == errno.ENAMETOOLONG else Exit.STORAGE
+        return _complain(f"{where}{error.strerror or error}", code, as_json)
     except SystemExit:  # the library's answer when whoever read our output has gone
         return Exit.STOPPED
     except Exception:  # noqa: BLE001 - the outermost frame: anything else is our bug, exit 70

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +13,15 @@ from typing import Any
 
 from rich.console import Console
 
-from ostraka.app.errors import UserError
+from ostraka.app.errors import Exit, UserError
 from ostraka.app.folder import Folder
 from ostraka.app.library import run
+from ostraka.app.options import options
 from ostraka.app.progress import percent
 from ostraka.drivers.checkpoint import write_durably
-from ostraka.drivers.trace import Record, as_json
+from ostraka.drivers.trace import JsonLines, Record, as_json
 
+ENDED = "ended"  # a cell's last event where a round's bound failed
 DEFAULTS: Mapping[str, Sequence[Any]] = {
     "rule": ("mean", "median", "trimmed-mean", "multi-krum"),
     "attack": ("none", "sign-flip", "alie"),
@@ -44,11 +47,10 @@ class Cell:
 
     def flags(self) -> Record:
         """What the cell says to `run`. An attack may carry options: ipm:eps=3.0."""
-        name, _, options = self.attack.partition(":")
+        name, _, given = self.attack.partition(":")
         flags: Record = {"rule": self.rule, "attack": name, "f": self.f, "seed": self.seed}
-        if options:
-            pairs = (pair.partition("=") for pair in options.split(","))
-            flags["attack_options"] = {key: json.loads(value) for key, _, value in pairs}
+        if given:
+            flags["attack_options"] = options(given.split(","), f"--attack {name}")
         return flags
 
 
@@ -97,8 +99,8 @@ def _finished(path: Path) -> Record | None:
     """The summary of a cell that has been run to its end."""
     if not path.exists():
         return None
-    last = [r for r in Folder(path).records() if r["event"] == "finished"]
-    return last[-1] if last else None
+    *_, last = (None, *Folder(path).records())
+    return last if last is not None and last["event"] in ("finished", ENDED) else None
 
 
 def _run(
@@ -110,29 +112,42 @@ def _run(
     stopping: Callable[[], bool],
 ) -> Record:
     begun = Folder(path).federation.exists()
-    result = run(
-        federation,
-        out=path,
-        resume=begun,
-        data_dir=data_dir,
-        stopping=stopping,
-        report=False,
-        **{**flags, **{k: v for k, v in cell.flags().items() if v is not None}},
-    )
+    try:
+        result = run(
+            federation,
+            out=path,
+            resume=begun,
+            data_dir=data_dir,
+            stopping=stopping,
+            report=False,
+            **{**flags, **{k: v for k, v in cell.flags().items() if v is not None}},
+        )
+    except UserError as end:
+        if stopping() or end.code not in (Exit.STOPPED, Exit.UNAVAILABLE):
+            raise
+        return _ended(path, str(end))
     return result.summary
+
+
+def _ended(path: Path, why: str) -> Record:
+    """The record of a cell whose run ended before its last round: a result too, and a final one."""
+    folder = Folder(path)
+    about = next(r for r in folder.records() if r["event"] == "run")
+    kept = ("trust", "rule", "pre", "attack", "n", "f", "rounds")
+    record = {"event": ENDED, **{key: about[key] for key in kept}, "accuracy": None, "why": why}
+    with JsonLines(folder.events) as log:
+        log(record)
+    return record
 
 
 def write_results(place: Path, results: list[Record]) -> None:
     """Write table.md, results.json and accuracy.svg into the grid's folder."""
     from ostraka.app.plots import grid_plot
 
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        write_durably(place / "results.json", json.dumps(results, indent=1).encode())
-        write_durably(place / "table.md", table(results).encode())
-        write_durably(place / "accuracy.svg", grid_plot(*grid(results)).encode())
-    except OSError as error:
-        raise UserError(f"{place} cannot be written: {error.strerror}") from None
+    place.mkdir(parents=True, exist_ok=True)
+    write_durably(place / "results.json", json.dumps(results, indent=1).encode())
+    write_durably(place / "table.md", table(results).encode())
+    write_durably(place / "accuracy.svg", grid_plot(*grid(results)).encode())
 
 
 def table(results: list[Record]) -> str:
@@ -152,7 +167,9 @@ def _grouped(
     many = len({r["f"] for r in results}) > 1
     for result in results:
         row = " + ".join([*result["pre"], result["rule"]]) + (f", f={result['f']}" if many else "")
-        cells.setdefault((row, result["attack"]), []).append(result["accuracy"])
+        accuracy = result["accuracy"]
+        figure = float("nan") if accuracy is None else float(accuracy)
+        cells.setdefault((row, result["attack"]), []).append(figure)
     rows = list(dict.fromkeys(row for row, _ in cells))
     columns = list(dict.fromkeys(column for _, column in cells))
     return rows, columns, cells
@@ -171,6 +188,9 @@ def _mean(values: list[float]) -> float:
 def _cell_text(values: list[float]) -> str:
     if not values:
         return "-"
+    ended = sum(math.isnan(value) for value in values)
+    if ended:
+        return "ended" if len(values) == 1 else f"ended in {ended} of {len(values)}"
     if len(values) == 1:
         return percent(values[0])
     return f"{100 * fmean(values):.1f} ± {100 * stdev(values):.1f}"

@@ -7,6 +7,7 @@ before it is checked, so that a flag and a key obey the same rules.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import math
 import tomllib
 from collections.abc import Mapping
@@ -106,7 +107,7 @@ class Data(Section):
 class Simulation(Section):
     """[simulation]: how many parties, and which of them attack how."""
 
-    parties: Positive | None = None
+    parties: Annotated[int, Field(ge=1, le=10_000, strict=True)] | None = None
     attack: Kebab = "none"
     attackers: Count | None = None
     attack_options: dict[str, float | int | str | bool] = Field(default_factory=dict)
@@ -238,6 +239,11 @@ def as_toml(config: Config) -> str:
     return tomli_w.dumps(config.model_dump(exclude_none=True, exclude_defaults=False))
 
 
+def configuration_digest(config: Config) -> str:
+    """SHA-256 of the whole configuration in one canonical form."""
+    return hashlib.sha256(as_toml(config).encode()).hexdigest()
+
+
 def nearest(word: str, known: list[str]) -> str:
     """A hint that names the known word nearest to this one."""
     close = difflib.get_close_matches(word.replace("_", "-"), known, n=1, cutoff=0.5)
@@ -253,6 +259,8 @@ def _read(path: Path) -> Raw:
             f"there is no federation file {path}; `ostraka init DIR` makes one to start from",
             Exit.MISSING,
         ) from None
+    except RecursionError:
+        raise UserError(f"{path} is nested too deeply to be a federation file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid TOML: {error}") from None
     except OSError as error:
@@ -262,6 +270,11 @@ def _read(path: Path) -> Raw:
 def _normal(value: Any) -> Any:
     """Keys in snake_case, whatever they were written in."""
     if isinstance(value, dict):
+        spelt: dict[str, str] = {}
+        for key in value:
+            if (name := key.replace("-", "_")) in spelt:
+                raise UserError(f"{spelt[name]!r} and {key!r} are the same key; write one of them")
+            spelt[name] = key
         return {key.replace("-", "_"): _normal(inner) for key, inner in value.items()}
     return [_normal(v) for v in value] if isinstance(value, list) else value
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,7 +17,9 @@ from typing import Any
 from ostraka.app.config import Config, as_toml, load
 from ostraka.app.errors import Exit, UserError
 from ostraka.drivers.checkpoint import Checkpoints, write_durably
-from ostraka.drivers.trace import Record, read_events
+from ostraka.drivers.trace import DamagedEventsError, Record, read_events
+
+LOCK = ".lock"
 
 
 class Folder:
@@ -32,26 +36,40 @@ class Folder:
         self.checkpoints = Checkpoints(path / "checkpoints")
 
     @classmethod
-    def new(cls, path: Path | None, config: Config, base: Path) -> Folder:
-        """A fresh folder: the given one (absent or empty), or runs/NAME-STAMP."""
-        if path is None:
-            path = _stamped(config.federation.name)
-        folder = cls(path)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            run = folder.federation.exists()
+    def new(cls, path: Path | None, config: Config, about: Record) -> Folder:
+        """A fresh folder: the given one (absent or empty), or runs/NAME-STAMP.
+
+        The federation file is written last: where it is, the folder is a run's. What a crash
+        before that may have left is overwritten.
+        """
+        folder = cls(_stamped(config.federation.name) if path is None else path)
+        if folder.federation.exists():
             raise UserError(
                 f"{path} holds a run already: add --resume to go on with it, or name another --out"
-                if run
-                else f"{path} is not empty: name a new or empty folder with --out"
             )
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            write_durably(folder.federation, as_toml(config).encode())
-            about = {"base": str(base.resolve()), "versions": versions()}
-            write_durably(folder.about, json.dumps(about, indent=1).encode())
-        except OSError as error:
-            raise UserError(f"{path} cannot be written: {error.strerror}", Exit.STORAGE) from None
+        if folder.path.exists() and (not folder.path.is_dir() or folder._foreign()):
+            raise UserError(f"{path} is not empty: name a new or empty folder with --out")
+        folder.path.mkdir(parents=True, exist_ok=True)
+        write_durably(folder.about, json.dumps({**about, "versions": versions()}).encode())
+        write_durably(folder.federation, as_toml(config).encode())
         return folder
+
+    def _foreign(self) -> bool:
+        """Whether anything lies here that no half-made run would leave."""
+        return any(
+            entry.name not in (self.about.name, LOCK) and entry.suffix != ".part"
+            for entry in self.path.iterdir()
+        )
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes out of this run. Raises UserError when one is in it."""
+        with (self.path / LOCK).open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f"another process is at work on the run in {self.path}") from None
+            yield
 
     @classmethod
     def existing(cls, path: Path) -> Folder:
@@ -65,18 +83,40 @@ class Folder:
         """The configuration as run."""
         return load(self.federation)
 
+    def facts(self) -> Record:
+        """What run.json says. Raises UserError (65) when it is not there or damaged."""
+        try:
+            found = json.loads(self.about.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            found = None
+        if not (isinstance(found, dict) and isinstance(found.get("base"), str)):
+            raise UserError(f"{self.about} is missing or damaged", Exit.DATA)
+        return found
+
     def base(self) -> Path:
         """Where the user's app file lies."""
-        return Path(json.loads(self.about.read_text())["base"])
+        return Path(self.facts()["base"])
 
     def records(self) -> Iterator[Record]:
-        """All events so far."""
-        return read_events(self.events) if self.events.exists() else iter(())
+        """All events so far. Raises UserError (65) at a damaged line."""
+        try:
+            yield from read_events(self.events) if self.events.exists() else ()
+        except DamagedEventsError as damage:
+            raise UserError(str(damage), Exit.DATA) from None
 
-    def cut_events(self, size: int) -> None:
-        """Forget the events behind a checkpoint; they will happen again."""
-        if self.events.exists():
+    def cut_events(self, size: int) -> bool:
+        """Forget the events behind a checkpoint; they will happen again. False if some are lost.
+
+        A file that is shorter is cut back to its last whole line: the next one stands alone.
+        """
+        if not self.events.exists():
+            return size == 0
+        body = self.events.read_bytes()
+        if len(body) >= size:
             os.truncate(self.events, size)
+            return True
+        os.truncate(self.events, body.rfind(b"\n") + 1)
+        return False
 
 
 def _stamped(name: str) -> Path:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import tomllib
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 
-from ostraka.app.config import load
+from ostraka.app.config import check, load
 from ostraka.app.errors import Exit, UserError
 from ostraka.drivers.checkpoint import write_durably
 
@@ -24,6 +25,7 @@ def write_federation(folder: Path) -> list[Path]:
     text = (templates / FEDERATION).read_text(encoding="utf-8")
     name = folder.resolve().name
     text = text.replace('name = "my-federation"', f'name = "{name}"', 1)
+    check(tomllib.loads(text), f"the folder's name {name!r}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_durably(folder / APP, (templates / "my_app.py.txt").read_bytes())
@@ -31,7 +33,6 @@ def write_federation(folder: Path) -> list[Path]:
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror}", Exit.STORAGE) from None
     made = [folder / FEDERATION, folder / APP]
-    load(folder / FEDERATION)
     if find_spec("torch") is not None:
         made.append(_add_initial_model(folder))
     return made

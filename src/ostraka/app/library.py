@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ostraka.app.build import build
-from ostraka.app.config import Config, load
+from ostraka.app.config import Config, configuration_digest, load
 from ostraka.app.errors import Exit, UserError
 from ostraka.app.folder import Folder
+from ostraka.drivers.checkpoint import Checkpoint
 from ostraka.drivers.trace import Reader, Record
 from ostraka.rules import aggregate as on_arrays
 from ostraka.rules.aggregate import Aggregate
@@ -115,35 +116,69 @@ def run(
     path = None if federation is None else Path(federation)
     place = None if out is None else Path(out)
     if resume:
-        folder, config, base = _resumed(path, place, flags)
+        folder, config = _resumed(path, place, flags)
+        base = folder.base()
     else:
-        config, base = load(path, overrides(flags)), folder_of(path)
-        folder = None
+        folder, config, base = None, load(path, overrides(flags)), folder_of(path)
     recipe = build(config)
+    from ostraka.app.assemble import assemble
+
+    assembly = assemble(config, recipe, base, _data_dir(data_dir))
+    if folder is None:
+        folder = Folder.new(place, config, assembly.about | {"base": str(base.resolve())})
+    else:
+        _check_same(folder, assembly.about)
+    with folder.locked():
+        start, damages = folder.checkpoints.load() if resume else (None, [])
+        _check_own(folder, start, config)
+        return _finish(
+            folder,
+            assembly,
+            report,
+            config=config,
+            recipe=recipe,
+            readers=tuple(readers),
+            stopping=stopping,
+            checkpoint_every_s=checkpoint_every_s,
+            notes=tuple(damages),
+            start=start,
+        )
+
+
+def _finish(
+    folder: Folder, assembly: Any, report: bool, *, start: Checkpoint | None, **settings: Any
+) -> Run:
+    """Run from the start or a checkpoint to the end, one thread each for BLAS and torch."""
     from threadpoolctl import threadpool_limits
 
-    from ostraka.app.assemble import assemble
     from ostraka.app.output import write_outputs
     from ostraka.app.simulate import Federation
 
-    assembly = assemble(config, recipe, base, _data_dir(data_dir))
-    folder = folder or Folder.new(place, config, base)
-    start, damages = folder.checkpoints.load() if resume else (None, [])
-    simulated = Federation(
-        config,
-        recipe,
-        assembly,
-        folder,
-        readers=tuple(readers),
-        stopping=stopping,
-        checkpoint_every_s=checkpoint_every_s,
-        notes=tuple(damages),
-    )
     with threadpool_limits(limits=1):
-        summary, vector = simulated.run(start)
+        summary, vector = Federation(assembly=assembly, folder=folder, **settings).run(start)
     history = [r for r in folder.records() if r["event"] == "round"]
     summary = write_outputs(folder, summary, vector, report=report)
     return Run(history, vector, folder.path, summary, lambda: assembly.module(vector))
+
+
+def _check_same(folder: Folder, about: Record) -> None:
+    """Refuse to go on when what the run computes with is not what it began with."""
+    before = folder.facts()
+    for key, value in about.items():
+        if before.get(key) != value:
+            raise UserError(
+                f"the {key.replace('_', ' ')} has changed since the run in {folder.path} began; "
+                "a run goes on only as it began",
+                Exit.DIFFERS,
+            )
+
+
+def _check_own(folder: Folder, start: Checkpoint | None, config: Config) -> None:
+    if start is not None and start.facts.get("configuration") != configuration_digest(config):
+        raise UserError(
+            f"the checkpoints in {folder.path} belong to a run with another configuration",
+            Exit.DIFFERS,
+        )
 
 
 def overrides(flags: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -160,7 +195,7 @@ def overrides(flags: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def _resumed(
     path: Path | None, place: Path | None, flags: Mapping[str, Any]
-) -> tuple[Folder, Config, Path]:
+) -> tuple[Folder, Config]:
     """The run to go on with; whatever is said again must say the same."""
     if place is None:
         raise UserError("--resume needs --out DIR, the folder of the run to go on with")
@@ -172,7 +207,7 @@ def _resumed(
         raise UserError(
             f"{_difference(config, said)}; a run goes on only as it began", Exit.DIFFERS
         )
-    return folder, config, folder.base()
+    return folder, config
 
 
 def _difference(before: Config, now: Config) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,6 +32,7 @@ STYLE: Any = {
     "xtick.color": INK,
     "ytick.color": INK,
     "svg.fonttype": "none",
+    "text.parse_math": False,
     "svg.hashsalt": "ostraka",
 }
 
@@ -57,9 +59,7 @@ def distance_heatmap(parties: Sequence[str], distance: Matrix, marks: Matrix) ->
 
     NaN where there was no update; ``marks`` is 1 where it was refused.
     """
-    with np.errstate(all="ignore"):
-        ratio = distance / np.nanmedian(distance, axis=0, keepdims=True)
-    ratio = np.clip(ratio, 0.25, 4.0)
+    ratio = np.clip(over_median(distance), 0.25, 4.0)
     return _heatmap(
         parties,
         ratio,
@@ -69,6 +69,14 @@ def distance_heatmap(parties: Sequence[str], distance: Matrix, marks: Matrix) ->
         ticks=([0.25, 0.5, 1.0, 2.0, 4.0], ["1/4", "1/2", "1", "2", "4 or more"]),
         title="distance to the aggregate, in multiples of the round's median",
     )
+
+
+def over_median(distance: Matrix) -> Matrix:
+    """Each column over its median; NaN where a column has no update at all."""
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore", RuntimeWarning)
+        ratio: Matrix = distance / np.nanmedian(distance, axis=0, keepdims=True)
+        return ratio
 
 
 def influence_heatmap(parties: Sequence[str], influence: Matrix, marks: Matrix) -> str:

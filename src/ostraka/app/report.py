@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -186,8 +185,7 @@ def _influence_note(about: Record) -> str:
 
 
 def _party_rows(story: Story, distance: Matrix | None, influence: Matrix | None) -> list[Record]:
-    with np.errstate(all="ignore"):
-        ratio = None if distance is None else distance / np.nanmedian(distance, axis=0)
+    ratio = None if distance is None else plots.over_median(distance)
     rows = []
     for at, name in enumerate(story.parties):
         counts = story.excluded.get(name, Counter())
@@ -206,8 +204,8 @@ def _party_rows(story: Story, distance: Matrix | None, influence: Matrix | None)
 
 
 def _facts(folder: Folder, story: Story) -> list[tuple[str, str]]:
-    about = json.loads(folder.about.read_text())
-    facts = [(name, str(value)) for name, value in about["versions"].items()]
+    about = folder.facts().get("versions", {})
+    facts = [(name, str(value)) for name, value in about.items()]
     if story.finished:
         facts.append(("model digest", story.finished["model_digest"]))
     facts.append(("model", f"{folder.model.name}, {story.about['parameters']:,} parameters"))

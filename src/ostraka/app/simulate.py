@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from ostraka.app.assemble import Assembly
 from ostraka.app.build import Recipe
-from ostraka.app.config import Config
+from ostraka.app.config import Config, configuration_digest
 from ostraka.app.errors import Exit, UserError
 from ostraka.app.folder import Folder
 from ostraka.app.summary import Tally
@@ -28,11 +28,20 @@ from ostraka.drivers.sim import Links, Outcome, Simulation
 from ostraka.drivers.trace import JsonLines, Reader, Record, Stream
 from ostraka.learn.initial import model_digest
 from ostraka.learn.seeds import NOBODY, stream
+from ostraka.mailbox import Limits
 from ostraka.net import Abort, Net, Program, Timeout
+from ostraka.protocols.central_round import Model
 from ostraka.trust import trusted
 from ostraka.trust.trusted import Plan, State
 
 Vector = npt.NDArray[np.float32]
+EVENTS_LOST = "events.jsonl is shorter than its checkpoint says: some of its events are lost"
+
+
+def _limits(d: int) -> Limits:
+    """No message of this trust model is longer than a model; a few of them may wait unread."""
+    longest = Model.form(d=d).max_bytes
+    return Limits(unread_frames=16, unread_bytes=4 * longest, frame_bytes=longest)
 
 
 class Stopwatch:
@@ -98,7 +107,8 @@ class Federation:
         Raises UserError: 75 stopped or a round's bound failed, 69 nobody answered.
         """
         elapsed = 0.0 if start is None else float(start.facts["elapsed_s"])
-        self.folder.cut_events(0 if start is None else int(start.facts["events"]))
+        whole = self.folder.cut_events(0 if start is None else int(start.facts["events"]))
+        notes = self.notes if whole else (*self.notes, EVENTS_LOST)
         self._tally = Tally(self.config, self.recipe)
         self._bytes_before: dict[str, int] = {} if start is None else dict(start.facts["bytes"])
         self._saved_at = time.monotonic()
@@ -107,7 +117,7 @@ class Federation:
             self._log = log
             self.trace = Stream(self._tally, log, *self.readers, elapsed_s=elapsed)
             state = self._begin(start)
-            for text in (*self.notes, *self.recipe.warnings):
+            for text in (*notes, *self.recipe.warnings):
                 self.trace("warning", text=text)
             return self._simulate(state)
 
@@ -195,22 +205,21 @@ class Federation:
     def _simulate(self, state: State) -> tuple[Record, Vector]:
         plan = self._plan()
         self._first = state.round
-        self._latest = state
         self._simulation = Simulation(
             self._programs(plan, state),
             seed=self.config.federation.seed,
             links=self.links,
+            limits=_limits(self.assembly.initial.size),
             trace=self.trace,
         )
         try:
             outcome = self._simulation.run(stop=self.stopping)[plan.server]
+            self._save()
             if outcome.status != "done":
-                self._save(self._latest)
                 self._stopped(outcome)
             final: State = outcome.result
             summary = self._tally.summary(model_digest(final.model))
             self.trace("finished", **summary)
-            self._save(final)
             return summary, final.model
         finally:
             # The programs know this federation and it knows them: without this cut a grid of runs
@@ -219,8 +228,11 @@ class Federation:
 
     def _stopped(self, outcome: Outcome) -> None:
         again = f"resume with: ostraka run --resume --out {self.folder.path}"
-        at = f"after round {self._latest.round} of {self.config.federation.rounds}"
-        self.trace("stopped", round=self._latest.round, why=outcome.status)
+        done = self._latest.round
+        at = f"after round {done} of {self.config.federation.rounds}"
+        # The round that ended may have seen uploads: it costs privacy like any other.
+        spent = self.assembly.epsilon(done + 1, complete=False)
+        self.trace("stopped", round=done, why=outcome.status, epsilon=spent)
         match outcome.error:
             case Abort(reason=reason):
                 raise UserError(f"{reason}; state kept {at}; {again}", Exit.STOPPED)
@@ -234,9 +246,9 @@ class Federation:
 
     def _commit(self, state: State) -> None:
         """What the server does with its state: evaluate, tell, and now and then store it."""
-        self._latest = state
         done = state.round
         if done == self._first:
+            self._mark(state)
             return
         rounds = self.config.federation.rounds
         evaluation: dict[str, float] = {}
@@ -252,8 +264,25 @@ class Federation:
             seconds={k: round(v, 4) for k, v in self.watch.seconds.items()},
             epsilon=self.assembly.epsilon(done, complete=not self._tally.refused),
         )
+        self._mark(state)
         if time.monotonic() - self._saved_at >= self.checkpoint_every_s:
-            self._save(state)
+            self._save()
+
+    def _mark(self, state: State) -> None:
+        """Remember where everything stands between two rounds, for a checkpoint at any later time.
+
+        A stop in the middle of the next round must not store what that round has begun to change.
+        """
+        self._latest = state
+        self._facts = {
+            "epoch": state.epoch,
+            "events": self._log.size(),
+            "bytes": self._bytes(),
+            "elapsed_s": self.trace.elapsed_s,
+            "seconds": dict(self.watch.seconds),
+            "tally": self._tally.state(),
+            "configuration": configuration_digest(self.config),
+        }
 
     def _bytes(self) -> dict[str, int]:
         """Bytes sent per role since the run began, earlier processes included."""
@@ -262,26 +291,13 @@ class Federation:
         now = {"server": server, "workers": sum(sent.values()) - server}
         return {role: count + self._bytes_before.get(role, 0) for role, count in now.items()}
 
-    def _save(self, state: State) -> None:
-        """Store the server's and every worker's state as of the same round."""
-        self._log.flush()
+    def _save(self) -> None:
+        """Store the server's and every worker's state as of the last mark."""
+        self._log.sync()
+        state = self._latest
         arrays: dict[str, Any] = {"server/model": state.model, "server/previous": state.previous}
         for name, trainer in self.assembly.trainers.items():
-            arrays |= {f"worker/{name}/{k}": v for k, v in trainer.state().items()}
-        facts = {
-            "epoch": state.epoch,
-            "events": self.folder.events.stat().st_size,
-            "bytes": self._bytes(),
-            "elapsed_s": self.trace.elapsed_s,
-            "seconds": self.watch.seconds,
-            "tally": self._tally.state(),
-        }
-        try:
-            self.folder.checkpoints.save(state.round, arrays, facts)
-        except OSError as error:
-            raise UserError(
-                f"the checkpoint of round {state.round} cannot be written to "
-                f"{self.folder.path}: {error.strerror}",
-                Exit.STORAGE,
-            ) from None
+            own = trainer.state(before=state.round)
+            arrays |= {f"worker/{name}/{k}": v for k, v in own.items()}
+        self.folder.checkpoints.save(state.round, arrays, self._facts)
         self._saved_at = time.monotonic()

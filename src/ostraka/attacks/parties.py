@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from ostraka.net import Net
 from ostraka.protocols.central_round import BEFORE_ALL, Turn, Update, next_model
+from ostraka.rules.api import whole_number
 
 Vector = npt.NDArray[np.float32]
 Train = Callable[[int, Vector], Vector]
@@ -94,6 +95,12 @@ class WrongRound:
     knows: ClassVar[str] = KNOWS
     controls: ClassVar[str] = CONTROLS
 
+    def __post_init__(self) -> None:
+        if isinstance(self.shift, bool) or not isinstance(self.shift, int):
+            raise ValueError(f"wrong-round needs a whole shift, got {self.shift!r}")
+        if not isinstance(self.label, bool):
+            raise ValueError(f"wrong-round needs label true or false, got {self.label!r}")
+
     def answer(self, turn: Turn, update: Vector) -> Lies:
         """The update under a round that is ``shift`` away, at least 0."""
         round = max(0, turn[1] + self.shift)
@@ -109,6 +116,9 @@ class Duplicate:
     knows: ClassVar[str] = KNOWS
     controls: ClassVar[str] = CONTROLS
 
+    def __post_init__(self) -> None:
+        whole_number("duplicate", "copies", self.copies, 1)
+
     def answer(self, turn: Turn, update: Vector) -> Lies:
         """Identical messages; one counts."""
         return tuple((turn, Update(turn[1], update)) for _ in range(self.copies))
@@ -122,6 +132,10 @@ class Conflict:
     name: ClassVar[str] = "conflict"
     knows: ClassVar[str] = KNOWS
     controls: ClassVar[str] = CONTROLS
+
+    def __post_init__(self) -> None:
+        if isinstance(self.factor, bool) or not isinstance(self.factor, int | float):
+            raise ValueError(f"conflict needs a number as factor, got {self.factor!r}")
 
     def answer(self, turn: Turn, update: Vector) -> Lies:
         """Two different messages for one slot; the first counts."""

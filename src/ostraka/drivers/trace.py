@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -72,9 +73,15 @@ class JsonLines:
         """Append one event."""
         self._file.write(as_json(record) + "\n")
 
-    def flush(self) -> None:
-        """Hand what was written to the operating system."""
+    def size(self) -> int:
+        """Bytes in the file, all events so far included."""
         self._file.flush()
+        return os.fstat(self._file.fileno()).st_size
+
+    def sync(self) -> None:
+        """Put what was written on disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
 
     def __enter__(self) -> Self:
         return self
@@ -88,9 +95,26 @@ class JsonLines:
         self._file.close()
 
 
+class DamagedEventsError(ValueError):
+    """A line of an event file is no event; names file and line."""
+
+
 def read_events(path: Path) -> Iterator[Record]:
-    """The events of a file; a torn last line is dropped, as a crash may leave one."""
+    """The events of a file; a torn last line is dropped, as a crash may leave one.
+
+    Raises DamagedEventsError for any other line that is no event.
+    """
     with path.open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
+        for number, line in enumerate(lines, 1):
             if line.endswith("\n"):
-                yield json.loads(line)
+                yield _event(path, number, line)
+
+
+def _event(path: Path, number: int, line: str) -> Record:
+    try:
+        record = json.loads(line)
+    except (json.JSONDecodeError, RecursionError):
+        record = None
+    if not (isinstance(record, dict) and isinstance(record.get("event"), str)):
+        raise DamagedEventsError(f"line {number} of {path} is no event: the file was damaged")
+    return record

@@ -79,8 +79,7 @@ class Trainer:
         self._momentum = np.zeros(self.model.parameters, np.float32)
         self._next = np.zeros(self.model.parameters, np.float32)
         self._theta = self._sent = np.zeros(self.model.dimension, np.float32)
-        self._computed = -1
-        self._committed = -1
+        self._computed = self._committed = self._before = -1
 
     @property
     def dimension(self) -> int:
@@ -102,7 +101,7 @@ class Trainer:
         vector = self.peek(round, theta)
         if self._committed < round:
             self._momentum, self._next = self._next, self._momentum
-            self._committed = round
+            self._before, self._committed = self._committed, round
         return vector
 
     def peek(self, round: int, theta: np.ndarray) -> np.ndarray:
@@ -127,9 +126,18 @@ class Trainer:
         self._computed = round
         return self._sent
 
-    def state(self) -> dict[str, np.ndarray]:
-        """What a checkpoint must keep: ``momentum`` float32 (parameters,), ``round`` int64 ()."""
-        return {"momentum": self._momentum.copy(), "round": np.array(self._committed, np.int64)}
+    def state(self, before: int | None = None) -> dict[str, np.ndarray]:
+        """What a checkpoint must keep: ``momentum`` float32 (parameters,), ``round`` int64 ().
+
+        With ``before``, as it was before that round: a server that stops in the middle of a round
+        stores the state of its beginning, although some workers have answered already. Only the
+        latest round can be undone so; ValueError for an earlier one.
+        """
+        if before is None or self._committed < before:
+            return _state(self._momentum, self._committed)
+        if self._committed > before or self._computed > before:
+            raise ValueError(f"round {before} is long over (the last one was {self._committed})")
+        return _state(self._next, self._before)
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Go on from ``state()``, bit for bit. Raises ValueError for another model's state."""
@@ -215,6 +223,10 @@ class Trainer:
             total += gaussian(noise, len(total), privacy.noise_multiplier * privacy.clip)
             total /= np.float32(rate * count)
             yield total
+
+
+def _state(momentum: np.ndarray, round: int) -> dict[str, np.ndarray]:
+    return {"momentum": momentum.copy(), "round": np.array(round, np.int64)}
 
 
 def _clip(vector: np.ndarray, bound: float, *, finite: bool = False) -> None:

@@ -79,7 +79,8 @@ def aggregate(
     dropped = screen(x, max_norm, ops)
     if len(dropped) > force:
         listed = ", ".join(f"row {row} ({reason})" for row, reason in dropped.items())
-        raise BoundError(f"{len(dropped)} rows were refused, more than f={force}: {listed}")
+        many = f"{len(dropped)} rows were refused, more than f={force}: {listed}"
+        raise BoundError(many, dropped)
     left, force = remaining(n, force, len(dropped), 0)
     keep = [row for row in range(n) if row not in dropped]
     rule, pre = rule.with_f(force), [part.with_f(force) for part in pre]

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class BoundError(ValueError):
-    """More faults than f allows: the round cannot keep its promise."""
+    """More faults than f allows: the round cannot keep its promise.
+
+    ``dropped`` maps the rows that were refused for content, where that is why, to their reasons.
+    """
+
+    def __init__(self, message: str, dropped: Mapping[int, str] | None = None) -> None:
+        super().__init__(message)
+        self.dropped = dict(dropped or {})
 
 
 def remaining(

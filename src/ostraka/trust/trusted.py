@@ -28,7 +28,7 @@ from ostraka.protocols.central_round import (
 )
 from ostraka.rules.aggregate import Aggregate, aggregate
 from ostraka.rules.api import PreAggregation, Rule
-from ostraka.rules.bounds import remaining
+from ostraka.rules.bounds import BoundError, remaining
 from ostraka.trust.api import Cost, Promise, Terms
 
 Vector = npt.NDArray[np.float32]
@@ -111,14 +111,14 @@ def _close_round(plan: Plan, state: State, got: Collected, trace: Trace) -> Stat
     """Aggregate what came and take the step."""
     if not got.updates and not got.refused:
         raise Timeout((("round", state.round),), Update.kind, got.missing)
-    refused = dict(got.refused)
+    names = tuple(got.updates)
     try:
-        result, names = _aggregate(plan, state, got)
+        result = _aggregate(plan, state, got)
     except ValueError as refusal:
-        _say(trace, state.round, refused, got.missing)
-        raise Abort(f"round {state.round} ended: {refusal}") from refusal
-    screened = {names[row]: (reason, "") for row, reason in result.dropped.items()}
-    _say(trace, state.round, refused | screened, got.missing)
+        dropped = refusal.dropped if isinstance(refusal, BoundError) else {}
+        _say(trace, state.round, got, dropped)
+        raise Abort(_ending(state.round, got, dropped, refusal)) from refusal
+    _say(trace, state.round, got, result.dropped)
 
     model = step(state.model, result.vector, plan.rate(state.round))
     trace(
@@ -130,24 +130,23 @@ def _close_round(plan: Plan, state: State, got: Collected, trace: Trace) -> Stat
     return replace(state, round=state.round + 1, model=model, previous=result.vector)
 
 
-def _aggregate(plan: Plan, state: State, got: Collected) -> tuple[Aggregate, tuple[str, ...]]:
+def _aggregate(plan: Plan, state: State, got: Collected) -> Aggregate:
     n, f = remaining(len(plan.workers), plan.f, len(got.refused), len(got.missing), plan.dropouts)
-    names = tuple(got.updates)
-    assert len(names) == n, "who did not answer well is refused or missing"
-    result = aggregate(
-        np.stack([got.updates[name] for name in names]),
+    assert len(got.updates) == n, "who did not answer well is refused or missing"
+    return aggregate(
+        np.stack(list(got.updates.values())),
         plan.rule.with_f(f),
         [pre.with_f(f) for pre in plan.pre],
         reference=state.previous if plan.rule.uses_reference else None,
         f=f,
         max_norm=plan.max_norm,
     )
-    return result, names
 
 
 def step(model: Vector, update: npt.NDArray[np.floating], rate: float) -> Vector:
     """theta <- float32(float64(theta) - rate * update): the same bits on every machine."""
-    return (model.astype(np.float64) - rate * update.astype(np.float64)).astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):  # an absurd rate ends in infinity, silently
+        return (model.astype(np.float64) - rate * update.astype(np.float64)).astype(np.float32)
 
 
 def terms(n: int, f: int, d: int | None) -> Terms:
@@ -173,13 +172,25 @@ def terms(n: int, f: int, d: int | None) -> Terms:
     return Terms(promise, cost, FAMILIES)
 
 
-def _say(
-    trace: Trace, round: int, refused: Mapping[str, tuple[str, str]], missing: Sequence[str]
-) -> None:
-    for name, (reason, detail) in refused.items():
+def _say(trace: Trace, round: int, got: Collected, dropped: Mapping[int, str]) -> None:
+    """Tell whose update was refused, at the wire or by the rule's screening, and who was silent."""
+    names = tuple(got.updates)
+    for name, (reason, detail) in got.refused.items():
         trace("excluded", round=round, party=name, reason=reason, detail=detail)
-    for name in missing:
+    for row, reason in dropped.items():
+        trace("excluded", round=round, party=names[row], reason=reason, detail="")
+    for name in got.missing:
         trace("missing", round=round, party=name)
+
+
+def _ending(round: int, got: Collected, dropped: Mapping[int, str], refusal: ValueError) -> str:
+    """Why a round ended, with the workers' names."""
+    names = tuple(got.updates)
+    told = {name: reason for name, (reason, _) in got.refused.items()}
+    told |= {names[row]: reason for row, reason in dropped.items()}
+    told |= dict.fromkeys(got.missing, "missing")
+    who = ", ".join(f"{name} {reason}" for name, reason in told.items())
+    return f"round {round} ended: {refusal}" + (f" ({who})" if who else "")
 
 
 def _distances(got: Collected, aggregate: npt.NDArray[np.floating]) -> list[float]:

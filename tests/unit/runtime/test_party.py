@@ -187,23 +187,40 @@ def test_duplicates_count_once_and_conflicts_are_told_apart() -> None:
     assert bench.dropped == ["duplicate", "conflict"]
 
 
-def test_a_flood_is_bounded_in_frames_and_bytes_and_reading_makes_room() -> None:
+def test_a_flood_is_bounded_in_frames_and_reading_makes_room() -> None:
     async def program(net: Net) -> None:
         for k in range(1000):
             await net.sub("x", k).recv(Number.form(), "a")
 
-    limits = Limits(unread_frames=4, unread_bytes=1000, frame_bytes=100)
-    bench = Bench(program, limits=limits)
+    bench = Bench(program, limits=Limits(unread_frames=4, frame_bytes=100))
     for k in range(1, 9):
         bench.give("a", k, at=(("x", k),))
-    assert bench.dropped == ["flood"] * 4
-    bench.give("a", 0, at=(("x", 0),))
-    assert bench.dropped == ["flood"] * 5
-    bench.raw("b", "Number", bytes(101))
-    assert bench.dropped[-1] == "oversize"
-    for k in range(20):
-        bench.raw("c", "Junk", bytes(100), at=(("y", k),))
-    assert bench.dropped.count("flood") == 5 + 16
+    assert [e["count"] for e in bench.events] == [1, 2, 4], "told at powers of two"
+    assert set(bench.dropped) == {"flood"}
+
+
+def test_a_frame_that_is_too_long_is_not_kept_but_its_sender_has_spoken() -> None:
+    async def program(net: Net) -> Any:
+        return await net.gather(Number.form(), ["a", "b"])
+
+    bench = Bench(program, limits=Limits(unread_bytes=200, frame_bytes=100))
+    bench.raw("a", "Number", bytes(10**6))
+    bench.give("b", 1)
+    got = bench.party.result
+    assert got.malformed["a"].detail == "more than 100 bytes"
+    assert list(got.messages) == ["b"]
+
+
+def test_unread_mail_is_bounded_in_bytes_per_sender() -> None:
+    async def program(net: Net) -> None:
+        await net.recv(Number.form(), "nobody")
+
+    bench = Bench(program, limits=Limits(unread_bytes=250))
+    for k in range(3):
+        bench.raw("a", "Junk", bytes(100), at=(("y", k),))
+    assert bench.dropped == ["flood"]
+    bench.raw("b", "Junk", bytes(100))
+    assert bench.dropped == ["flood"], "another sender has room of its own"
 
 
 def test_room_comes_back_when_mail_is_read() -> None:
