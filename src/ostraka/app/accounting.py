@@ -5,35 +5,34 @@ from __future__ import annotations
 from ostraka.app.build import rule_of
 from ostraka.app.config import Config
 from ostraka.drivers.trace import Record
-from ostraka.learn.privacy import PrivacySpent, noise_factor
+from ostraka.learn.privacy import PrivacySpent, noise_adds_up, noise_factor
 from ostraka.learn.settings import Privacy
 
 
 class Accountant:
     """Epsilon after so many rounds, for the party that is worst off.
 
-    ``q`` is the greatest sampling rate of any party. The central epsilon is below the local one
-    only where the mean adds the honest workers' noise up and nothing undoes that: no clip after
-    the noise, one local step (unit example), and every worker in every round: who is away adds no
-    noise, and with momentum a sum over changing workers shows more than one over the same.
+    ``q`` is the greatest sampling rate of any party. When the central epsilon may be below the
+    local one is learn.privacy.noise_adds_up's to say.
     """
 
     def __init__(self, config: Config, q: float) -> None:
         own = config.privacy
         if own is None:
             raise ValueError("there is no [privacy] table to account for")
-        self._unit, self._delta = own.unit, own.delta
+        self._privacy = Privacy(own.unit, own.clip, own.noise_multiplier, own.delta)
         rule, pre = rule_of(config)
         training = config.training
-        adds_up = rule.name == "mean" and not pre and training.clip is None
-        if own.unit == "example" and training.local_steps > 1:
-            adds_up = False
-        factor = noise_factor([1.0] * config.n, config.f) if adds_up else 1.0
-        settings = Privacy(own.unit, own.clip, own.noise_multiplier, own.delta)
+        self._mean = rule.name == "mean" and not pre
+        self._training = training
         rounds, steps = config.federation.rounds, training.local_steps
-        self._local = PrivacySpent(settings, rounds=rounds, local_steps=steps, q=q)
+        self._local = PrivacySpent(self._privacy, rounds=rounds, local_steps=steps, q=q)
         self._central = PrivacySpent(
-            settings, rounds=rounds, local_steps=steps, q=q, noise_factor=factor
+            self._privacy,
+            rounds=rounds,
+            local_steps=steps,
+            q=q,
+            noise_factor=noise_factor([1.0] * config.n, config.f),
         )
 
     def after(self, rounds: int, complete: bool = True) -> Record:
@@ -41,11 +40,18 @@ class Accountant:
 
         ``complete``: no worker was missing or refused in any of them.
         """
-        local = self._local.after(rounds)
-        central = self._central.after(rounds) if complete else local
+        local = central = self._local.after(rounds)
+        if noise_adds_up(
+            self._privacy,
+            mean=self._mean,
+            clipped=self._training.clip is not None,
+            local_steps=self._training.local_steps,
+            complete=complete,
+        ):
+            central = min(local, self._central.after(rounds))
         return {
-            "unit": self._unit,
-            "delta": self._delta,
+            "unit": self._privacy.unit,
+            "delta": self._privacy.delta,
             "local": local,
-            "central": min(central, local),
+            "central": central,
         }

@@ -1,7 +1,9 @@
 """How much differential privacy a run spends: epsilon at a given delta.
 
 Local epsilon: against everyone who sees one party's vectors. Central epsilon: against those who
-see only the aggregate. dp_accounting is loaded on first use.
+see only the aggregate; it is the local one wherever ``noise_adds_up`` does not hold.
+
+dp_accounting is loaded on first use.
 """
 
 from __future__ import annotations
@@ -163,37 +165,16 @@ def noise_factor(weights: Sequence[float], f: int) -> float:
     return least
 
 
-def central_epsilon(
-    privacy: Privacy,
-    *,
-    rounds: int,
-    weights: Sequence[float],
-    f: int,
-    mean: bool,
-    local_steps: int = 1,
-    q: float = 1.0,
-    delta: float | None = None,
-    momentum: float = 0.0,
-    clipped: bool = False,
-    same_workers: bool = False,
-) -> float:
-    """The epsilon against those who see only the aggregates.
+def noise_adds_up(
+    privacy: Privacy, *, mean: bool, clipped: bool, local_steps: int, complete: bool
+) -> bool:
+    """Whether the others' noise is a plain addition to a victim's, so that the central epsilon
+    may be below the local one, with the noise of ``noise_factor``.
 
-    Smaller than the local one only where the others' noise is a plain addition to the victim's:
-    the rule is the mean (``mean``); the noisy vectors are not ``clipped`` afterwards; with unit
-    example there is one local step, since a later step builds on the victim's own noise alone; and
-    with unit example and momentum the ``same_workers`` are in every aggregate, since momentum
-    carries a round's noise into later sums, where other helpers' noise does not match it. In every
-    other case it is the local one (post-processing).
+    The rule must be the mean; the noisy vectors must not be ``clipped`` afterwards; with unit
+    example there must be one local step, since a later step builds on the victim's own noise
+    alone; and the round must be ``complete`` like all before it: who is away adds no noise, and
+    with momentum a sum over changing helpers shows what one over the same hides.
     """
-    alone = (
-        not mean
-        or clipped
-        or (privacy.unit == "example" and local_steps > 1)
-        or (privacy.unit == "example" and momentum > 0 and not same_workers)
-    )
-    factor = 1.0 if alone else noise_factor(weights, f)
-    spent = PrivacySpent(
-        privacy, rounds=rounds, local_steps=local_steps, q=q, delta=delta, noise_factor=factor
-    )
-    return spent.after(rounds)
+    one_step = privacy.unit == "participant" or local_steps == 1
+    return mean and not clipped and one_step and complete

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 from scipy.optimize import brentq
 
-from ostraka.learn.privacy import PrivacySpent, central_epsilon, epsilon, noise_factor
+from ostraka.learn.privacy import PrivacySpent, epsilon, noise_adds_up, noise_factor
 from ostraka.learn.settings import Privacy
 
 DELTA = 1e-5
@@ -153,42 +153,29 @@ def test_noise_factor_refuses(weights, f):
         noise_factor(weights, f)
 
 
-def central(privacy, **more):
-    given = {"rounds": 100, "weights": [1.0] * 10, "f": 1, "mean": True, "q": 0.2, **more}
-    return central_epsilon(privacy, **given)
+ADDS_UP = {"mean": True, "clipped": False, "local_steps": 1, "complete": True}
 
 
 @pytest.mark.slow
-def test_central_is_the_local_one_with_the_others_noise():
-    assert central(example()) == pytest.approx(epsilon(example(3.3), rounds=100, q=0.2), rel=1e-3)
-    assert central(participant()) == pytest.approx(epsilon(participant(3.3), rounds=100))
+def test_helpers_divide_by_the_root_of_their_number():
+    spent = PrivacySpent(example(), rounds=100, q=0.2, noise_factor=noise_factor([1.0] * 10, 1))
+    assert spent.after(100) == pytest.approx(epsilon(example(3.3), rounds=100, q=0.2), rel=1e-3)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    "more",
-    [
-        {"mean": False},
-        {"clipped": True},
-        {"momentum": 0.9},
-        {"local_steps": 3},
-    ],
+    "broken", [{"mean": False}, {"clipped": True}, {"local_steps": 3}, {"complete": False}]
 )
-def test_central_is_the_local_one_wherever_noise_does_not_simply_add(more):
-    steps = more.get("local_steps", 1)
-    want = epsilon(example(), rounds=100, q=0.2, local_steps=steps)
-    assert central(example(), **more) == pytest.approx(want)
+def test_noise_adds_up_only_where_every_condition_holds(broken):
+    assert noise_adds_up(example(), **ADDS_UP)
+    assert not noise_adds_up(example(), **{**ADDS_UP, **broken})
 
 
-@pytest.mark.slow
-def test_where_these_conditions_do_not_matter():
-    fewer = epsilon(example(), rounds=100, q=0.2) / 2
-    assert central(example(), momentum=0.9, same_workers=True) < fewer
-    assert central(participant(), momentum=0.9) < epsilon(participant(), rounds=100)
+def test_local_steps_do_not_matter_to_a_participant():
+    assert noise_adds_up(participant(), **{**ADDS_UP, "local_steps": 3})
 
 
 def test_momentum_with_other_helpers_breaks_the_central_bound():
-    """Why ``same_workers`` is asked for: a counterexample to "the noise of n - f workers adds up".
+    """Why ``complete`` is asked for: a counterexample to "the noise of n - f workers adds up".
 
     Two rounds, beta = 0.9, two workers of weight 1 in each sum: the victim in both, one helper in
     the first only, another in the second only. Row t of L holds how the noisy gradients of rounds
