@@ -34,7 +34,7 @@ check: $(READY)
 	@$(PYTEST) -q tests/test_tidy.py
 
 test: check
-	@$(PYTEST) -q -m "not soak" --ignore=tests/test_tidy.py tests
+	@$(PYTEST) --no-header -m "not soak" --ignore=tests/test_tidy.py tests
 
 soak: $(READY)
 	@$(PYTEST) -q -m soak -o timeout=0 tests
