@@ -46,7 +46,10 @@ AttackOption = Annotated[
     list[str] | None, typer.Option(help="A parameter of the attack, for example z=1.0; repeatable.")
 ]
 N = Annotated[int | None, typer.Option("--n", help="All workers, attackers included.")]
-F = Annotated[int | None, typer.Option("--f", help="Byzantine workers tolerated; default a fifth of all. They attack.")]
+F = Annotated[
+    int | None,
+    typer.Option("--f", help="Byzantine workers tolerated; default a fifth of all. They attack."),
+]
 Attackers = Annotated[int | None, typer.Option(help="Workers that attack, if not f.")]
 Dropouts = Annotated[
     int | None, typer.Option(help="Honest workers that may be missing; further ones count as f.")

@@ -84,10 +84,11 @@ def _tell_outliers(console: Console, result: Run) -> None:
     """Say whom the robust run kept out, from its own records."""
     for party, reasons in result.summary["excluded_rounds"].items():
         told = ", ".join(f"{why} in {count} rounds" for why, count in reasons.items())
-        console.print(f"excluded  {party}: {told}", highlight=False)
+        console.print(f"excluded  {party}: {told}", highlight=False, soft_wrap=True)
     for party, share in result.summary["farthest"].items():
         console.print(
             f"outlier   {party}: among the {result.summary['f']} farthest from the aggregate in "
             f"{100 * share:.0f} % of the rounds",
             highlight=False,
+            soft_wrap=True,
         )
