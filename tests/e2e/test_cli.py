@@ -285,6 +285,55 @@ def test_the_central_epsilon_is_the_local_one_when_somebody_is_away(tmp_path: Pa
 
 
 @pytest.mark.slow
+def test_compare_refuses_cells_that_were_run_with_other_settings(tmp_path: Path) -> None:
+    flags = ["--rule", "mean", "--attack", "none", "--model", "logistic"]
+    out = tmp_path / "g"
+    assert ostraka("compare", *flags, "--rounds", 1, "--out", out).code == 0
+    ended = ostraka("compare", *flags, "--rounds", 2, "--out", out)
+    assert ended.code == 78
+    assert "federation.rounds was 1 and is now 2" in ended.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("unit", ["example", "participant"])
+def test_no_noise_is_an_infinite_epsilon_and_no_crash(tmp_path: Path, unit: str) -> None:
+    text = f"[training]\nmodel='logistic'\n[privacy]\nunit='{unit}'\nnoise_multiplier=0.0\n"
+    path = federation(tmp_path, GOOD + text)
+    ended = ostraka("run", path, "--out", tmp_path / "r")
+    assert ended.code == 0, ended.err
+    assert "epsilon infinite" in ended.out
+    assert "infinite" in (tmp_path / "r" / "report.html").read_text()
+    assert "epsilon infinite" in ostraka("explain", path).out
+
+
+def test_the_mean_promises_nothing(tmp_path: Path) -> None:
+    found = ostraka("explain", "--rule", "mean", "--json").lines[0]
+    assert found["rule"]["largest_f"] == 0
+    assert found["may_lie"].startswith("Nobody")
+    assert any("withstands no attacker" in text for text in found["warnings"])
+
+
+@pytest.mark.slow
+def test_an_own_app_refuses_builtin_data_and_may_print(tmp_path: Path) -> None:
+    assert ostraka("init", tmp_path / "fed").code == 0
+    toml = tmp_path / "fed" / "federation.toml"
+    for flags in (["--data", "mnist"], ["--model", "cnn"], ["--partition", "shards"]):
+        ended = ostraka("run", toml, *flags, "--out", tmp_path / "r")
+        assert ended.code == 64
+        assert "brings its own" in ended.err
+    app = tmp_path / "fed" / "my_app.py"
+    app.write_text(app.read_text() + "print('hello')\n")
+    ended = ostraka("run", toml, "--rounds", 2, "--json", "--out", tmp_path / "r")
+    assert ended.lines[0]["event"] == "run"
+    assert ended.lines[0]["data"] is None
+    assert "hello" in ended.err
+    app.write_text(app.read_text().replace("nn.Linear(64, 10)", "nn.Linear(64, 11)"))
+    ended = ostraka("run", toml, "--out", tmp_path / "r2")
+    assert ended.code == 78
+    assert "delete training.initial_model" in ended.err
+
+
+@pytest.mark.slow
 def test_demo_ends_with_the_table_and_names_the_report(tmp_path: Path) -> None:
     ended = ostraka("demo", "--rounds", 6, "--out", tmp_path / "d")
     assert ended.code == 0, ended.err

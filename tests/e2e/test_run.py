@@ -101,7 +101,11 @@ def test_the_folder_holds_what_the_documentation_says(tmp_path: Path) -> None:
     folder = tmp_path / "r"
     names = {"federation.toml", "events.jsonl", "metrics.csv", "model.safetensors", "report.html"}
     assert names <= {p.name for p in folder.iterdir()}
-    vector = load_file(folder / "model.safetensors")["vector"]
+    state = load_file(folder / "model.safetensors")
+    named = {name: value.numpy() for name, value in result.model.state_dict().items()}
+    assert state.keys() == named.keys()
+    assert all(np.array_equal(state[name], named[name]) for name in named)
+    vector = np.concatenate([p.detach().numpy().reshape(-1) for p in result.model.parameters()])
     assert model_digest(vector) == result.summary["model_digest"]
     rows = list(csv.DictReader((folder / "metrics.csv").open()))
     assert [int(row["round"]) for row in rows] == list(range(1, 13))

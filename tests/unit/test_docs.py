@@ -48,3 +48,41 @@ def test_every_link_of_the_pages_leads_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_rule_of_the_how_to_works_as_it_is_printed(tmp_path: Path) -> None:
+    import sys
+    import textwrap
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    import numpy as np
+
+    import ostraka
+
+    page = (DOCS / "how-to-add-a-rule.md").read_text()
+    code = textwrap.dedent(page.split("```python\n")[1].split("```")[0])
+    file = tmp_path / "medoid.py"
+    file.write_text(code)
+    spec = spec_from_file_location("medoid_of_the_page", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    rows = np.array([[0.0, 0.0], [1.0, 0.0], [0.9, 0.1], [50.0, 50.0], [1.1, 0.0]])
+    result = ostraka.aggregate(rows, module.Medoid())
+    assert np.flatnonzero(result.weights).tolist() == [1]
+
+
+def test_the_readmes_python_runs(tmp_path: Path) -> None:
+    """The snippet for arrays, pasted."""
+    page = (DOCS.parent / "README.md").read_text()
+    code = page.split("```python\n")[1].split("```")[0]
+    file = tmp_path / "pasted.py"
+    file.write_text(code)
+    import subprocess
+    import sys
+
+    done = subprocess.run([sys.executable, file], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "non-finite" in done.stdout

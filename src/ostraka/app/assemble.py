@@ -78,6 +78,11 @@ class Assembly:
         flat.load(model)
         return flat.module.eval()
 
+    def weights(self, model: Vector) -> dict[str, npt.NDArray[Any]]:
+        """The state of that module by name, as `load_state_dict` takes it."""
+        state = self.module(model).state_dict()
+        return {name: tensor.contiguous().numpy().copy() for name, tensor in state.items()}
+
     def epsilon(self, rounds: int, complete: bool) -> Record | None:
         """Privacy spent after so many rounds, None where no privacy is asked for."""
         return None if self._accountant is None else self._accountant.after(rounds, complete)
@@ -215,7 +220,14 @@ def _initial(config: Config, app: App, base: Path) -> Vector:
         return drawn
     path = base / "initial.safetensors"
     dimension = initial.build(app, config.federation.seed).dimension
-    found: Vector = initial.load_vector(path, dimension)
+    found: Vector = initial.load_vector(path)
+    if found.size != dimension:
+        raise UserError(
+            f"the app's model has {dimension} parameters and {path} has {found.size}: the model "
+            "was changed since that file was made; delete training.initial_model from the "
+            "federation file to start from the seed, or make both anew with `ostraka init`",
+            Exit.DIFFERS,
+        )
     if initial.model_digest(found) != wanted:
         raise UserError(
             f"{path} has the digest {initial.model_digest(found)}, but training.initial_model "

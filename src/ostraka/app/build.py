@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ostraka.app.config import Config, nearest
+from ostraka.app.config import Config, Data, nearest
+from ostraka.app.config import Training as ModelSection
 from ostraka.app.errors import UserError
 from ostraka.attacks import ATTACKS, UpdateAttack
 from ostraka.attacks.parties import PARTY_ATTACKS
@@ -67,7 +68,7 @@ def build(config: Config) -> Recipe:
         attack=attack,
         training=_training(config),
         privacy=_privacy(config),
-        terms=trusted.terms(config.n, config.f, None),
+        terms=trusted.terms(config.n, withstood(rule, config.f), None),
         warnings=(*_warnings(config, rule, pre), *noticed),
     )
 
@@ -76,6 +77,11 @@ def check_bounds(rule: Rule, pre: tuple[PreAggregation, ...], n: int, f: int) ->
     """Raise ValueError with the bound that fails for n rows of which f are Byzantine."""
     for part in (*pre, rule):
         part.check(n, f)
+
+
+def withstood(rule: Rule, f: int) -> int:
+    """How many attackers the rule really withstands: f, and for the plain mean none."""
+    return 0 if rule.name == "mean" else f
 
 
 def rule_of(config: Config) -> tuple[Rule, tuple[PreAggregation, ...]]:
@@ -129,6 +135,12 @@ def _check_data(config: Config) -> None:
             facts(config.data.name)
         except ValueError as unknown:
             raise UserError(f"[data] name: {unknown}") from None
+    elif config.data != Data() or config.training.model != ModelSection().model:
+        raise UserError(
+            f"[data] and training.model choose among the built-in ones, but training.app is "
+            f"{config.training.app!r}, which brings its own: leave them out, or write "
+            'app = "builtin"'
+        )
 
 
 def _named(known: Mapping[str, Any], name: str, what: str) -> Any:
@@ -201,6 +213,11 @@ def _warnings(config: Config, rule: Rule, pre: tuple[PreAggregation, ...]) -> li
         found.append(
             f"{f} silent workers would end every round, because their silence may be honest: "
             f"{bound}{'' if dropouts is not None else hint}"
+        )
+    if f > withstood(rule, f):
+        found.append(
+            f"the mean withstands no attacker, behind pre-aggregations neither; f = {f} only says "
+            "how many refused updates end a round"
         )
     if config.attackers > f:
         found.append(

@@ -71,7 +71,10 @@ Steps = Annotated[int | None, typer.Option(help="Local steps per round.")]
 Schedule = Annotated[
     str | None, typer.Option(help="Learning rate: constant, linear, cosine or inverse-sqrt.")
 ]
-Out = Annotated[Path | None, typer.Option(help="The run's folder; default runs/NAME-STAMP.")]
+Evaluate = Annotated[
+    int | None, typer.Option(help="Rounds between two evaluations; default at most 50 in all.")
+]
+Out = Annotated[Path | None, typer.Option(help="The folder to write; default below runs/.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -122,6 +125,7 @@ def run(
     batch_size: Batch = None,
     local_steps: Steps = None,
     schedule: Schedule = None,
+    evaluate_every: Evaluate = None,
     seed: Seed = None,
     out: Out = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,9 @@ def run(
         )
 
     if json_:
-        result = go(lambda record: print(as_json(record), flush=True))
+        lines = sys.stdout
+        with redirect_stdout(sys.stderr):  # what an app prints must not stand among the events
+            result = go(lambda record: print(as_json(record), file=lines, flush=True))
         print(as_json({"event": "summary", **result.summary}))
         return
     from ostraka.app.progress import Progressing, summary_text

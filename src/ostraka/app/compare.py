@@ -13,9 +13,10 @@ from typing import Any
 
 from rich.console import Console
 
+from ostraka.app.config import load
 from ostraka.app.errors import Exit, UserError
 from ostraka.app.folder import Folder
-from ostraka.app.library import run
+from ostraka.app.library import check_same, overrides, run
 from ostraka.app.options import options
 from ostraka.app.progress import percent
 from ostraka.drivers.checkpoint import write_durably
@@ -72,7 +73,7 @@ def compare(
     console = Console(stderr=json_)
     results = []
     for number, cell in enumerate(cells, 1):
-        result = _finished(place / cell.name)
+        result = _finished(place / cell.name, federation, {**flags, **cell.flags()})
         if result is None:
             console.print(f"[{number}/{len(cells)}] {cell.name}", highlight=False, markup=False)
             result = _run(federation, cell, place / cell.name, flags, data_dir, stopping)
@@ -95,10 +96,14 @@ def _cells(grid: Mapping[str, Sequence[Any] | None]) -> Iterator[Cell]:
         yield Cell(rule.replace("_", "-"), attack.replace("_", "-"), f, seed)
 
 
-def _finished(path: Path) -> Record | None:
-    """The summary of a cell that has been run to its end."""
-    if not path.exists():
+def _finished(path: Path, federation: Path | None, flags: Mapping[str, Any]) -> Record | None:
+    """The summary of a cell that has been run to its end, with these very settings.
+
+    Raises UserError (78) when the cell was run with others: its figures would pass for ours.
+    """
+    if not Folder(path).federation.exists():
         return None
+    check_same(Folder(path).config(), load(federation, overrides(flags)), path)
     *_, last = (None, *Folder(path).records())
     return last if last is not None and last["event"] in ("finished", ENDED) else None
 

@@ -212,7 +212,8 @@ def load(path: Path | None, overrides: Json | None = None) -> Config:
     Raises UserError: 66 for a missing file, 64 for anything that does not fit, with a sentence.
     """
     # Another rule on the command line takes the pre-aggregations along, not the old parameters.
-    raw: Raw = {"federation": {"name": "digits"}} if path is None else _normal(_read(path))
+    data = (overrides or {}).get("data", {}).get("name", "digits")
+    raw: Raw = {"federation": {"name": data}} if path is None else _normal(_read(path))
     for section, values in (overrides or {}).items():
         present = raw.setdefault(section, {})
         if isinstance(present, dict):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from ostraka.app.build import build, check_bounds, rule_of
+from ostraka.app.build import build, check_bounds, rule_of, withstood
 from ostraka.app.config import Config
 from ostraka.app.errors import UserError
 from ostraka.app.progress import bytes_text, epsilon_text
@@ -34,7 +34,8 @@ def explanation(config: Config, base: Path) -> Record:
     except UserError as refusal:
         refused = str(refusal)
     d, d_text = _dimension(config, base)
-    terms = trusted.terms(config.n, config.f, d)
+    rule = _rule(config)
+    terms = trusted.terms(config.n, min(config.f, rule.get("largest_f", config.f)), d)
     promise = terms.promise
     return {
         "federation": config.federation.name,
@@ -50,7 +51,7 @@ def explanation(config: Config, base: Path) -> Record:
         "sees": dict(promise.sees),
         "tolerates": dict(promise.tolerates),
         "not_promised": promise.not_promised,
-        "rule": _rule(config),
+        "rule": rule,
         "cost": {
             role: {
                 "formula": cost.formula,
@@ -94,7 +95,7 @@ def _rule(config: Config) -> Record:
             check_bounds(rule.with_f(f), tuple(p.with_f(f) for p in pre), config.n, f)
         except ValueError:
             break
-        largest = f
+        largest = withstood(rule, f)
     return {
         "name": rule.name,
         "pre": [p.name for p in pre],
@@ -136,7 +137,9 @@ def _privacy(config: Config, sound: bool) -> Record | None:
 def text(found: Record) -> str:
     """The explanation as lines for people."""
     rule = found["rule"]
+    refusal = [] if found["refused"] is None else ["Refused", f"  {found['refused']}", ""]
     lines = [
+        *refusal,
         f"Federation {found['federation']}, trust model {found['trust']}",
         f"  {found['n']} workers, f = {found['f']}, {found['rounds']} rounds, "
         f"parameters {found['parameters_text']}",
@@ -159,8 +162,6 @@ def text(found: Record) -> str:
         lines += ["", "Differential privacy", f"  {_privacy_text(found['privacy'])}"]
     if found["warnings"]:
         lines += ["", "Warnings", *(f"  {text}" for text in found["warnings"])]
-    if found["refused"] is not None:
-        lines += ["", "Refused", f"  {found['refused']}"]
     return "\n".join(lines)
 
 
@@ -176,7 +177,7 @@ def _rule_lines(rule: Record, found: Record) -> list[str]:
     )
     return [
         f"  {chain}; reads {rule['reads']} of the updates",
-        f"  holds for f up to {rule['largest_f']} at n = {found['n']}; "
+        f"  withstands up to {rule['largest_f']} attackers at n = {found['n']}; "
         "a refused update counts as one of the f",
         f"  {missing}",
     ]

@@ -157,7 +157,7 @@ def _finish(
     with threadpool_limits(limits=1):
         summary, vector = Federation(assembly=assembly, folder=folder, **settings).run(start)
     history = [r for r in folder.records() if r["event"] == "round"]
-    summary = write_outputs(folder, summary, vector, report=report)
+    summary = write_outputs(folder, summary, assembly.weights(vector), report=report)
     return Run(history, vector, folder.path, summary, lambda: assembly.module(vector))
 
 
@@ -202,12 +202,16 @@ def _resumed(
     folder = Folder.existing(place)
     config = folder.config()
     source = folder.federation if path is None else path
-    said = load(source, overrides(flags))
-    if said != config:
-        raise UserError(
-            f"{_difference(config, said)}; a run goes on only as it began", Exit.DIFFERS
-        )
+    check_same(config, load(source, overrides(flags)), place)
     return folder, config
+
+
+def check_same(before: Config, now: Config, place: Path) -> None:
+    """Raise UserError (78) naming the first key that is not what the run in this folder has."""
+    if now != before:
+        raise UserError(
+            f"{place}: {_difference(before, now)}; a run goes on only as it began", Exit.DIFFERS
+        )
 
 
 def _difference(before: Config, now: Config) -> str:

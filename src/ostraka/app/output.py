@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import save
 
@@ -19,11 +19,13 @@ COLUMNS = ("round", "accuracy", "loss", "bytes_sent", "seconds", "excluded", "ep
 
 
 def write_outputs(
-    folder: Folder, summary: Record, model: npt.NDArray[np.float32], *, report: bool
+    folder: Folder, summary: Record, model: Mapping[str, npt.NDArray[Any]], *, report: bool
 ) -> Record:
-    """Write model.safetensors, metrics.csv and report.html; gives the summary with its place."""
-    meta = {"digest": summary["model_digest"], "format": "flat float32 parameters"}
-    write_durably(folder.model, save({"vector": model}, metadata=meta))
+    """Write model.safetensors, metrics.csv and report.html; gives the summary with its place.
+
+    ``model`` is the module's state by name, as ``load_state_dict`` takes it.
+    """
+    write_durably(folder.model, save(dict(model), metadata={"digest": summary["model_digest"]}))
     records = list(folder.records())
     write_durably(folder.metrics, metrics_csv(records).encode())
     if not report:

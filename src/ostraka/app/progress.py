@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ostraka.drivers.trace import Record
@@ -69,7 +71,7 @@ class Progressing:
                 self._bar.update(self._task, completed=record["round"])
                 self._say(f"going on after round {record['round']}")
             case "warning":
-                self._say(f"[yellow]warning:[/] {record['text']}")
+                self._say(f"[yellow]warning:[/] {escape(record['text'])}")
             case "excluded":
                 self._tell(record["party"], record["reason"], record["round"], record["detail"])
             case "missing":
@@ -86,7 +88,7 @@ class Progressing:
         if (party, reason) not in self._told:
             self._told.add((party, reason))
             why = f" ({detail})" if detail else ""
-            self._say(f"round {round}: {party} excluded: {reason}{why}")
+            self._say(escape(f"round {round}: {party} excluded: {reason}{why}"))
 
     def _round(self, record: Record) -> None:
         evaluated = "accuracy" in record
@@ -96,7 +98,7 @@ class Progressing:
         if self._excluded:
             news.append(f"excluded {len(self._excluded)}")
         if record["epsilon"] is not None:
-            news.append(f"epsilon {record['epsilon']['local']:.2f}")
+            news.append(f"epsilon {bound_text(record['epsilon']['local'])}")
         text = "  ".join(news)
         self._bar.update(self._task, completed=record["round"], total=record["rounds"], news=text)
         if not self._live and evaluated and _milestone(record["round"], record["rounds"]):
@@ -120,7 +122,7 @@ def summary_rows(summary: Record) -> list[tuple[str, str]]:
     rule = " + ".join([*summary["pre"], summary["rule"]])
     rows = [
         ("trust model", summary["trust"]),
-        ("rule", f"{rule}, tolerating {summary['f']} of {summary['n']} workers"),
+        ("rule", f"{rule}, f = {summary['f']} of {summary['n']} workers"),
         ("attack", _attack_text(summary)),
         ("accuracy", f"{percent(summary['accuracy'])} after {summary['rounds']} rounds"),
         ("excluded", _excluded_text(summary)),
@@ -136,11 +138,17 @@ def summary_rows(summary: Record) -> list[tuple[str, str]]:
     return rows
 
 
+def bound_text(epsilon: float | None) -> str:
+    """An epsilon; none (JSON has no infinity) and infinity say that nothing is protected."""
+    return "infinite" if epsilon is None or math.isinf(epsilon) else f"{epsilon:.2f}"
+
+
 def epsilon_text(epsilon: dict[str, Any]) -> str:
     """Epsilon in both views, with its unit."""
+    local, central = (bound_text(epsilon[view]) for view in ("local", "central"))
     return (
-        f"epsilon {epsilon['local']:.2f} against the server, {epsilon['central']:.2f} against who "
-        f"sees only the model, at delta {epsilon['delta']:g}, per {epsilon['unit']}"
+        f"epsilon {local} against the server, {central} against who sees only the model, "
+        f"at delta {epsilon['delta']:g}, per {epsilon['unit']}"
     )
 
 

@@ -14,7 +14,7 @@ from ostraka.app import plots
 from ostraka.app.errors import Exit, UserError
 from ostraka.app.explain import explanation, text
 from ostraka.app.folder import Folder
-from ostraka.app.progress import bytes_text, epsilon_text, percent
+from ostraka.app.progress import bound_text, bytes_text, epsilon_text, percent
 from ostraka.drivers.checkpoint import write_durably
 from ostraka.drivers.trace import Record
 
@@ -141,7 +141,7 @@ def _subtitle(about: Record) -> str:
     what = about["data"] if about["app"] == "builtin" else about["app"]
     return (
         f"Trust model {about['trust']}: {about['n']} workers on {what}, {attack}; {rule} "
-        f"tolerating {about['f']}"
+        f"with f = {about['f']}"
     )
 
 
@@ -157,7 +157,7 @@ def _cards(story: Story) -> list[tuple[str, str]]:
         (f"{len(story.excluded)}", "parties refused or missing"),
     ]
     if last and last["epsilon"] is not None:
-        cards.append((f"{last['epsilon']['local']:.2f}", "epsilon against the server"))
+        cards.append((bound_text(last["epsilon"]["local"]), "epsilon against the server"))
     return cards
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from ostraka.app.build import Recipe
+from ostraka.app.build import BUILTIN, Recipe
 from ostraka.app.config import Config
 from ostraka.drivers.trace import Record
 
@@ -59,8 +59,8 @@ class Tally:
             "f": config.f,
             "rounds": config.federation.rounds,
             "seed": config.federation.seed,
-            "data": config.data.name,
-            "model": config.training.model,
+            "data": config.data.name if config.training.app == BUILTIN else None,
+            "model": config.training.model if config.training.app == BUILTIN else None,
             "app": config.training.app,
             "parameters": int(assembly.initial.size),
             "workers": list(config.workers),

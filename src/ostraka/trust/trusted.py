@@ -153,7 +153,9 @@ def terms(n: int, f: int, d: int | None) -> Terms:
     """What this trust model promises and costs; d None where the model's size is not known."""
     promise = Promise(
         trust="trusted",
-        may_lie=f"Up to {f} of {n} workers may send anything, together and knowing everything.",
+        may_lie=f"Up to {f} of {n} workers may send anything, together and knowing everything."
+        if f
+        else "Nobody: one worker that lies can bend the model as it likes.",
         may_look="The server reads every update; whoever runs it must be trusted with the data.",
         sees={
             "server": "every worker's update in the clear, in every round",
