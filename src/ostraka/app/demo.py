@@ -9,12 +9,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from ostraka.app.folder import Folder
 from ostraka.app.library import Run, run
 from ostraka.app.progress import Progressing, percent
+from ostraka.app.report import write_report
 from ostraka.drivers.trace import as_json
 
 ROUNDS = 150
-ATTACK = "gaussian"
+# Both send minus ten times the honest mean: together they turn the plain mean round.
+ATTACK, OPTIONS = "ipm", {"eps": 10.0}
 
 
 def demo(
@@ -30,7 +33,9 @@ def demo(
     The report is that of the last one.
     """
     common = {"trust": trust, "rounds": rounds or ROUNDS, "stopping": stopping}
-    attacked = {"attack": attack or ATTACK}
+    attacked: dict[str, Any] = {"attack": attack}
+    if attack is None:
+        attacked = {"attack": ATTACK, "attack_options": OPTIONS}
     console = Console(stderr=json_)
     if not json_:
         console.print(
@@ -47,14 +52,16 @@ def demo(
         last = number == len(cells) - 1
         place = out if last else _beside(out, number)
         shown = None if json_ else console
-        result = _one(title, shown, out=place, report=last, **common, **flags)
+        result = _one(title, shown, out=place, report=False, **common, **flags)
         results.append((title, result))
+    _report(results)
     if json_:
         print(as_json({"event": "demo", "runs": [{"title": t, **r.summary} for t, r in results]}))
         return
     console.print(_table(results))
     _tell_outliers(console, results[-1][1])
-    console.print(f"report  {results[-1][1].summary['report']}", soft_wrap=True, highlight=False)
+    report = Folder(results[-1][1].path).report
+    console.print(f"report  {report}", soft_wrap=True, highlight=False)
 
 
 def _one(title: str, console: Console | None, **flags: Any) -> Run:
@@ -62,6 +69,18 @@ def _one(title: str, console: Console | None, **flags: Any) -> Run:
         return run(readers=[lambda record: print(as_json(record))], **flags)
     with Progressing(console, title) as progress:
         return run(readers=[progress], **flags)
+
+
+def _report(results: list[tuple[str, Run]]) -> None:
+    """Write the last run's report with the other runs' curves in it."""
+    folder = Folder(results[-1][1].path)
+    curves = []
+    for title, result in results[:-1]:
+        points = [(r["round"], r["accuracy"]) for r in result.history if "accuracy" in r]
+        rounds, accuracy = zip(*points, strict=True)
+        curves.append({"title": title, "rounds": rounds, "accuracy": accuracy})
+    folder.add_curves(curves)
+    write_report(folder)
 
 
 def _beside(out: Path | None, number: int) -> Path | None:

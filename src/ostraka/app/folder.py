@@ -33,6 +33,7 @@ class Folder:
         self.model = path / "model.safetensors"
         self.report = path / "report.html"
         self.about = path / "run.json"
+        self.beside = path / "curves.json"
         self.checkpoints = Checkpoints(path / "checkpoints")
 
     @classmethod
@@ -103,6 +104,17 @@ class Folder:
             yield from read_events(self.events) if self.events.exists() else ()
         except DamagedEventsError as damage:
             raise UserError(str(damage), Exit.DATA) from None
+
+    def add_curves(self, curves: list[Record]) -> None:
+        """Keep other runs' accuracy beside this one's, for its report: title, rounds, accuracy."""
+        write_durably(self.beside, json.dumps(curves).encode())
+
+    def curves(self) -> list[Record]:
+        """The accuracy of other runs that this run's report shows beside its own."""
+        if not self.beside.exists():
+            return []
+        found: list[Record] = json.loads(self.beside.read_text(encoding="utf-8"))
+        return found
 
     def cut_events(self, size: int) -> bool:
         """Forget the events behind a checkpoint; they will happen again. False if some are lost.

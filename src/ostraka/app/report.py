@@ -105,15 +105,13 @@ def _page(folder: Folder, story: Story) -> Record:
     marks, names = story.mark_matrix(), _labels(story)
     seconds = last["seconds"] if last else {}
     sent = last["bytes_sent"] if last else {}
-    rest = max(0.0, (last["s"] if last else 0.0) - sum(seconds.values()))
-    seconds = seconds | {"rule and protocol": rest}
     epsilon = last["epsilon"] if last else None
     return {
         "title": about["name"],
         "subtitle": _subtitle(about),
         "unfinished": None if story.finished else f"{len(story.rounds)} of {about['rounds']}",
         "cards": _cards(story),
-        "accuracy": _accuracy(story),
+        "accuracy": _accuracy(folder, story),
         "distance": None if distance is None else plots.distance_heatmap(names, distance, marks),
         "influence": None
         if influence is None
@@ -161,12 +159,14 @@ def _cards(story: Story) -> list[tuple[str, str]]:
     return cards
 
 
-def _accuracy(story: Story) -> str | None:
+def _accuracy(folder: Folder, story: Story) -> str | None:
     points = [(r["round"], r["accuracy"]) for r in story.rounds if "accuracy" in r]
     if not points:
         return None
+    own = " + ".join([*story.about["pre"], story.about["rule"]])
     rounds, accuracy = zip(*points, strict=True)
-    return plots.accuracy_plot([(story.about["rule"], rounds, accuracy)])
+    beside = [(c["title"], c["rounds"], c["accuracy"]) for c in folder.curves()]
+    return plots.accuracy_plot([(own, rounds, accuracy), *beside])
 
 
 def _labels(story: Story) -> list[str]:

@@ -261,7 +261,7 @@ class Federation:
             rounds=rounds,
             **evaluation,
             bytes_sent=self._bytes(),
-            seconds={k: round(v, 4) for k, v in self.watch.seconds.items()},
+            seconds=self._seconds(),
             epsilon=self.assembly.epsilon(done, complete=not self._tally.refused),
         )
         self._mark(state)
@@ -283,6 +283,12 @@ class Federation:
             "tally": self._tally.state(),
             "configuration": configuration_digest(self.config),
         }
+
+    def _seconds(self) -> dict[str, float]:
+        """Seconds per phase; what no phase counts is the rule, the messages and this loop."""
+        known = self.watch.seconds
+        rest = max(0.0, self.trace.elapsed_s - sum(known.values()))
+        return {name: round(s, 4) for name, s in {**known, "rule and protocol": rest}.items()}
 
     def _bytes(self) -> dict[str, int]:
         """Bytes sent per role since the run began, earlier processes included."""
