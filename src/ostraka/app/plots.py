@@ -50,7 +50,7 @@ def accuracy_plot(
         axes.set(xlabel="round", ylabel="test accuracy", ylim=(0, 1.02))
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
         if len(curves) > 1:
-            axes.legend(frameon=False, loc="lower right")
+            axes.legend(frameon=False, loc="center right")
         return _svg(figure, "test accuracy per round")
 
 
