@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ostraka.app.build import Recipe
+from ostraka.app.build import BUILTIN, Recipe
 from ostraka.app.config import Config
 from ostraka.app.errors import Exit, UserError
 from ostraka.attacks.api import DataAttack
 from ostraka.drivers.trace import Record
 from ostraka.learn import initial
+from ostraka.learn.catalogue import facts
 from ostraka.learn.data import Dataset, load
 from ostraka.learn.formats import DataError
 from ostraka.learn.partition import split
@@ -49,7 +50,6 @@ except ModuleNotFoundError as missing:
     ) from None
 
 Vector = npt.NDArray[np.float32]
-BUILTIN = "builtin"
 
 
 @dataclass
@@ -61,6 +61,7 @@ class Assembly:
     trainers: Mapping[str, Trainer]
     attackers: tuple[str, ...]
     poisons_data: bool
+    _seed: int
     _app: App
     _test: Examples
     _accountant: Any
@@ -74,7 +75,7 @@ class Assembly:
 
     def module(self, model: Vector) -> Any:
         """A torch module that holds this model."""
-        flat = initial.build(self._app, 0)
+        flat = initial.build(self._app, self._seed)  # frozen parameters follow from it too
         flat.load(model)
         return flat.module.eval()
 
@@ -102,14 +103,17 @@ def assemble(config: Config, recipe: Recipe, base: Path, data_dir: Path | None) 
         attackers = names[config.n - config.attackers :]
         trainers, held_out = {}, []
         model = initial.build(app, seed)  # one for all: a vector is loaded before every use
-        for party, name in enumerate(names):
-            site = Site(party, config.n, name, seed, data_dir)
-            own = as_examples(app.train_data(site))
+        sites = {
+            name: Site(party, config.n, name, seed, data_dir) for party, name in enumerate(names)
+        }
+        examples = {name: as_examples(app.train_data(site)) for name, site in sites.items()}
+        classes = _classes(config, examples) if poisons else 0
+        for party, (name, own) in enumerate(examples.items()):
             if test is None:
                 own, kept = hold_out(own)
                 held_out.append(kept)
             if poisons and name in attackers:
-                own = _poisoned(own, recipe.attack)
+                own = _poisoned(own, recipe.attack, classes)
             trainers[name] = Trainer(app, own, recipe.training, recipe.privacy, seed, party, model)
         start = _initial(config, app, base)
         made = Assembly(
@@ -118,6 +122,7 @@ def assemble(config: Config, recipe: Recipe, base: Path, data_dir: Path | None) 
             trainers=trainers,
             attackers=attackers,
             poisons_data=poisons,
+            _seed=seed,
             _app=app,
             _test=joined(held_out) if test is None else test,
             _accountant=_accountant(config, trainers),
@@ -237,12 +242,19 @@ def _initial(config: Config, app: App, base: Path) -> Vector:
     return found
 
 
-def _poisoned(own: Examples, attack: DataAttack) -> Examples:
+def _classes(config: Config, examples: Mapping[str, Examples]) -> int:
+    """How many classes there are in all: a party may not hold an example of each."""
+    if config.training.app == BUILTIN:
+        return facts(config.data.name).classes
+    labels = [own.targets for own in examples.values()]
+    if any(y.dim() != 1 or y.is_floating_point() for y in labels):
+        raise AppError("a data attack needs one integer label per example")
+    return 1 + max(int(y.max()) for y in labels)
+
+
+def _poisoned(own: Examples, attack: DataAttack, classes: int) -> Examples:
     """The examples with the labels that a data attack gives them."""
-    labels = own.targets.numpy()
-    if labels.ndim != 1 or labels.dtype.kind not in "iu":
-        raise AppError(f"attack {attack.name} needs one integer label per example")
-    flipped = attack.labels(labels, int(labels.max()) + 1)
+    flipped = attack.labels(own.targets.numpy(), classes)
     return as_examples((own.inputs, flipped))
 
 

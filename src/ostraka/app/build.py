@@ -21,10 +21,8 @@ from ostraka.learn.catalogue import facts
 from ostraka.learn.seeds import NOBODY, stream
 from ostraka.learn.settings import Privacy, Training
 from ostraka.rules import PRE_AGGREGATIONS, RULES
-from ostraka.rules.api import PreAggregation, Rule
+from ostraka.rules.api import PreAggregation, Rule, check_chain
 from ostraka.rules.bounds import remaining
-from ostraka.trust import trusted
-from ostraka.trust.api import Terms
 
 TRUST_MODELS = ("trusted",)
 BUILTIN = "builtin"
@@ -43,7 +41,6 @@ class Recipe:
     attack: Any
     training: Training
     privacy: Privacy | None
-    terms: Terms
     warnings: tuple[str, ...]
 
 
@@ -56,7 +53,7 @@ def build(config: Config) -> Recipe:
         )
     rule, pre = rule_of(config)
     try:
-        check_bounds(rule, pre, config.n, config.f)
+        check_chain(rule, pre, config.n, config.f)
     except ValueError as refusal:
         raise UserError(f"{refusal}; lower [faults] byzantine or add workers") from None
     _check_data(config)
@@ -68,15 +65,8 @@ def build(config: Config) -> Recipe:
         attack=attack,
         training=_training(config),
         privacy=_privacy(config),
-        terms=trusted.terms(config.n, withstood(rule, config.f), None),
         warnings=(*_warnings(config, rule, pre), *noticed),
     )
-
-
-def check_bounds(rule: Rule, pre: tuple[PreAggregation, ...], n: int, f: int) -> None:
-    """Raise ValueError with the bound that fails for n rows of which f are Byzantine."""
-    for part in (*pre, rule):
-        part.check(n, f)
 
 
 def withstood(rule: Rule, f: int) -> int:
@@ -207,7 +197,7 @@ def _warnings(config: Config, rule: Rule, pre: tuple[PreAggregation, ...]) -> li
     n, f, dropouts = config.n, config.f, config.faults.dropouts
     try:
         left, faults = remaining(n, f, 0, f, dropouts)
-        check_bounds(rule.with_f(faults), tuple(p.with_f(faults) for p in pre), left, faults)
+        check_chain(rule.with_f(faults), [p.with_f(faults) for p in pre], left, faults)
     except ValueError as bound:
         hint = f" (write [faults] dropouts to count further missing workers among the {f})"
         found.append(

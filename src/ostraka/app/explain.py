@@ -8,18 +8,17 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from ostraka.app.build import build, check_bounds, rule_of, withstood
+from ostraka.app.build import BUILTIN, build, rule_of, withstood
 from ostraka.app.config import Config
 from ostraka.app.errors import UserError
 from ostraka.app.progress import bytes_text, epsilon_text
 from ostraka.drivers.trace import Record
 from ostraka.learn.catalogue import dimension, facts
-from ostraka.rules.api import needs
+from ostraka.rules.api import check_chain, needs
 from ostraka.trust import trusted
 
 LINK_BITS_PER_S = 100e6
 FLOPS = 1e10
-BUILTIN = "builtin"
 
 
 def explanation(config: Config, base: Path) -> Record:
@@ -52,6 +51,7 @@ def explanation(config: Config, base: Path) -> Record:
         "tolerates": dict(promise.tolerates),
         "not_promised": promise.not_promised,
         "rule": rule,
+        "families": list(terms.families),
         "cost": {
             role: {
                 "formula": cost.formula,
@@ -92,7 +92,7 @@ def _rule(config: Config) -> Record:
     largest = -1
     for f in range(config.n):
         try:
-            check_bounds(rule.with_f(f), tuple(p.with_f(f) for p in pre), config.n, f)
+            check_chain(rule.with_f(f), [p.with_f(f) for p in pre], config.n, f)
         except ValueError:
             break
         largest = withstood(rule, f)
