@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ostraka.net import Label, Malformed, Path, indices, names
+from ostraka.net import Body, Label, Malformed, Path, indices, names
 
 Place = Literal["late", "early", "in"]
 Refusal = Literal["late", "early", "duplicate", "conflict", "flood"]
@@ -29,9 +29,13 @@ class Limits:
 
 @dataclass(slots=True)
 class _Mail:
-    body: bytes
-    oversize: bool
+    body: Body | Malformed
     unread: bool = True
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes up."""
+        return 0 if isinstance(self.body, Malformed) else len(self.body)
 
 
 @dataclass(slots=True)
@@ -63,25 +67,26 @@ class Mailbox:
         self._windows: dict[tuple[Label, Path], _Window] = {}
         self._unread: dict[str, tuple[int, int]] = {}
 
-    def put(self, sender: str, label: Label, kind: str, body: bytes) -> Refusal | None:
-        """Keep one message, or say why not."""
+    def put(
+        self, sender: str, label: Label, kind: str, body: Body | Malformed
+    ) -> Refusal | None:
+        """Keep one message, or say why not; Malformed: its driver did not take its bytes in."""
+        if not isinstance(body, Malformed) and len(body) > self._limits.frame_bytes:
+            body = Malformed(f"more than {self._limits.frame_bytes} bytes")
         refusal = self._refusal(sender, label, kind, body)
         if refusal is None:
-            oversize = len(body) > self._limits.frame_bytes
-            mail = _Mail(b"" if oversize else body, oversize)
+            mail = _Mail(body)
             self._slots.setdefault((label, kind), {})[sender] = mail
             frames, size = self._unread.get(sender, (0, 0))
-            self._unread[sender] = (frames + 1, size + len(mail.body))
+            self._unread[sender] = (frames + 1, size + mail.size)
         return refusal
 
-    def read(self, label: Label, kind: str, sender: str) -> bytes | Malformed | None:
+    def read(self, label: Label, kind: str, sender: str) -> Body | Malformed | None:
         """The slot's body, no longer counted as unread; Malformed if it was too long."""
         mail = self._slots.get((label, kind), {}).get(sender)
         if mail is None:
             return None
         self._count_read(sender, mail)
-        if mail.oversize:
-            return Malformed(f"more than {self._limits.frame_bytes} bytes")
         return mail.body
 
     def give_up(self, label: Label, kind: str, sender: str) -> bool:
@@ -125,7 +130,13 @@ class Mailbox:
         window = self._windows.get((base, path))
         return tuple(sorted(window.ahead)) if window else ()
 
-    def _refusal(self, sender: str, label: Label, kind: str, body: bytes) -> Refusal | None:
+    def over(self, label: Label) -> bool:
+        """Whether some window has moved beyond this label."""
+        return any(place == "late" for _, place in self._places(label))
+
+    def _refusal(
+        self, sender: str, label: Label, kind: str, body: Body | Malformed
+    ) -> Refusal | None:
         for window, place in self._places(label):
             if place == "early":
                 window.ahead.add(sender)
@@ -138,7 +149,7 @@ class Mailbox:
                 return "late"
             return "duplicate" if mail.body == body else "conflict"
         frames, size = self._unread.get(sender, (0, 0))
-        kept = len(body) if len(body) <= self._limits.frame_bytes else 0
+        kept = 0 if isinstance(body, Malformed) else len(body)
         crowded = frames >= self._limits.unread_frames
         return "flood" if crowded or size + kept > self._limits.unread_bytes else None
 
@@ -150,4 +161,4 @@ class Mailbox:
         if mail.unread:
             mail.unread = False
             frames, size = self._unread[sender]
-            self._unread[sender] = (frames - 1, size - len(mail.body))
+            self._unread[sender] = (frames - 1, size - mail.size)

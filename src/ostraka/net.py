@@ -19,6 +19,8 @@ from typing import Any, Generic, Protocol, TypeVar
 
 Label = tuple[tuple[str, int], ...]
 Path = tuple[str, ...]
+Body = bytes | memoryview
+"""A message's bytes; what came from a socket is a read-only view of the memory it came into."""
 Trace = Callable[..., None]
 M = TypeVar("M")
 M_co = TypeVar("M_co", covariant=True)
@@ -82,7 +84,7 @@ class Form(Protocol[M_co]):
     def max_bytes(self) -> int:
         """No valid body is longer; checked before anything is allocated or decoded."""
 
-    def decode(self, body: bytes) -> M_co | Malformed:
+    def decode(self, body: Body) -> M_co | Malformed:
         """Total: any bytes give a message or ``Malformed``."""
 
 

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from ostraka.mailbox import Limits, Mailbox
 from ostraka.net import (
     Abort,
+    Body,
     Form,
     Gathered,
     Join,
@@ -39,11 +40,19 @@ Failure = Abort | Timeout
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One message on its way: where it belongs, what it claims to be, its bytes."""
+    """One message on its way: where it belongs, what it claims to be, its bytes.
+
+    Malformed stands for a body that a driver refused to take in, before any of it was read.
+    """
 
     label: Label
     kind: str
-    body: bytes
+    body: Body | Malformed
+
+    @property
+    def size(self) -> int:
+        """Bytes of its body."""
+        return 0 if isinstance(self.body, Malformed) else len(self.body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +179,10 @@ class Party:
     def where(self) -> list[Waiting]:
         """What this party waits for, for people who ask why nothing happens."""
         return [_describe(wait) for wait in self._waits]
+
+    def over(self, label: Label) -> bool:
+        """Whether a window has closed behind this label: nothing in it matters here any more."""
+        return self._mail.over(label)
 
     def close(self) -> None:
         """Drop the program, as a crash would."""
@@ -364,7 +377,7 @@ class Party:
         yield from (join.parent for join in reversed(self._joins))
 
 
-def _decode(form: Form[Any], body: bytes | Malformed) -> Any:
+def _decode(form: Form[Any], body: Body | Malformed) -> Any:
     if isinstance(body, Malformed):
         return body
     if len(body) > form.max_bytes:

@@ -32,7 +32,7 @@ from typing import (
 import numpy as np
 import numpy.typing as npt
 
-from ostraka.net import Label, Malformed
+from ostraka.net import Body, Label, Malformed
 
 if sys.byteorder != "little":  # arrays are sent as they lie in memory
     raise ImportError("Ostraka runs on little-endian machines")
@@ -54,7 +54,7 @@ class Field(Protocol):
     def write(self, out: Parts, value: Any) -> None:
         """Append the value's only encoding. Raises ValueError for a value that has none."""
 
-    def read(self, body: bytes, at: int, dims: Dims) -> tuple[Any, int]:
+    def read(self, body: Body, at: int, dims: Dims) -> tuple[Any, int]:
         """The value at this offset and the offset behind it. Raises ``Bad``, nothing else."""
 
 
@@ -77,7 +77,7 @@ class Bad(Exception):  # noqa: N818
     """Bytes that are not what was expected; never leaves this module."""
 
 
-def _take(body: bytes, at: int, count: int) -> bytes:
+def _take(body: Body, at: int, count: int) -> Body:
     if at + count > len(body):
         raise Bad(f"ends {at + count - len(body)} bytes too early")
     return body[at : at + count]
@@ -99,7 +99,7 @@ class Unsigned:
             raise ValueError(f"{value!r} is no unsigned integer of {self.bits} bits")
         out.add(int(value).to_bytes(self.bits // 8, "little"))
 
-    def read(self, body: bytes, at: int, dims: Dims) -> tuple[int, int]:
+    def read(self, body: Body, at: int, dims: Dims) -> tuple[int, int]:
         """See Field."""
         width = self.bits // 8
         return int.from_bytes(_take(body, at, width), "little"), at + width
@@ -119,7 +119,7 @@ class Flag:
             raise ValueError(f"{value!r} is no truth value")
         out.add(bytes([value]))
 
-    def read(self, body: bytes, at: int, dims: Dims) -> tuple[bool, int]:
+    def read(self, body: Body, at: int, dims: Dims) -> tuple[bool, int]:
         """See Field."""
         byte = _take(body, at, 1)[0]
         if byte > 1:
@@ -143,7 +143,7 @@ class Exactly:
             raise ValueError(f"expected {self.count} bytes")
         out.add(value)
 
-    def read(self, body: bytes, at: int, dims: Dims) -> tuple[bytes, int]:
+    def read(self, body: Body, at: int, dims: Dims) -> tuple[bytes, int]:
         """See Field."""
         return bytes(_take(body, at, self.count)), at + self.count
 
@@ -165,7 +165,7 @@ class Text:
             raise ValueError(f"a text of {len(data)} bytes, at most {self.cap} allowed")
         out.add(struct.pack("<I", len(data)) + data)
 
-    def read(self, body: bytes, at: int, dims: Dims) -> tuple[str, int]:
+    def read(self, body: Body, at: int, dims: Dims) -> tuple[str, int]:
         """See Field."""
         count = int.from_bytes(_take(body, at, 4), "little")
         if count > self.cap:
@@ -208,7 +208,7 @@ class Tensor:
         out.add(bytes(-out.size % ALIGNMENT))
         out.add(array.reshape(-1).view(np.uint8).data)
 
-    def read(self, body: bytes, at: int, dims: Dims) -> tuple[Array, int]:
+    def read(self, body: Body, at: int, dims: Dims) -> tuple[Array, int]:
         """See Field."""
         code, rank = _take(body, at, 2)
         if code >= len(DTYPES) or rank > MAX_RANK:
@@ -279,7 +279,7 @@ class Form(Generic[M]):
         self.kind = cls.kind
         self.max_bytes = sum(field.size(dims) for _, field in _layout(cls))
 
-    def decode(self, body: bytes) -> M | Malformed:
+    def decode(self, body: Body) -> M | Malformed:
         """The message, or why these bytes are none. Total: no input raises."""
         values: dict[str, Any] = {}
         at = 0

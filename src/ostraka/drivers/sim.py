@@ -221,7 +221,7 @@ class Simulation:
         if to not in self._programs:
             raise ValueError(f"{sender} sends {frame.kind} to {to}, who is not in this federation")
         self.frames += 1
-        self.bytes_sent[sender] += len(frame.body)
+        self.bytes_sent[sender] += frame.size
         if self._adversary is None:
             self._travel(Delivery(sender, to, frame))
             return

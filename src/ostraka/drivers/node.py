@@ -1,0 +1,319 @@
+"""A real party: one program between its own thread, which computes, and one that talks.
+
+The program (and whatever it calls: training, rules, storage) runs in the thread that calls
+``Node.run``; sockets live on an event loop in a second thread, so that a long training step
+delays no acknowledgement. The program itself is interpreted by the same ``Party`` as in the
+simulator. Whatever must survive a crash is the program's to store before it sends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from ostraka.drivers.connection import Refusal
+from ostraka.drivers.tcp import Handlers, Transport
+from ostraka.mailbox import Limits
+from ostraka.net import Label, Program, Trace
+from ostraka.party import Failure, Frame, Party
+
+T = TypeVar("T")
+FRAME_COST_BYTES = 256
+"""What a frame costs beside its body, so that a flood of empty ones is bounded too."""
+TICK_S = 0.2
+TELL_S = 10.0
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to wait, in seconds, and for how many.
+
+    ``join_s``: for all peers before the program starts; then at least ``needs`` must be there.
+    ``give_up_s``: with fewer than ``needs`` connected while it runs. ``linger_s``: for the
+    acknowledgement of its last words. ``refusals``: how many peers may refuse this party.
+    """
+
+    needs: int
+    join_s: float = 600.0
+    give_up_s: float = 600.0
+    linger_s: float = 30.0
+    refusals: int = 0
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a party's life ended; ``refusal`` with the peer that it came from."""
+
+    status: Literal["done", "failed", "stopped", "alone", "refused"]
+    result: Any = None
+    error: Failure | None = None
+    missing: tuple[str, ...] = ()
+    refusal: tuple[str, Refusal] | None = None
+
+
+def new_loop() -> asyncio.AbstractEventLoop:
+    """An event loop: uvloop's where it is installed (a tenth of the memory per connection)."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
+
+
+@dataclass
+class Talker:
+    """An event loop in a thread of its own, uvloop's where that is installed."""
+
+    failed: Callable[[BaseException], None]
+    loop: asyncio.AbstractEventLoop = field(default_factory=new_loop)
+
+    def __enter__(self) -> Talker:
+        self.loop.set_exception_handler(self._broken)
+        self._thread = threading.Thread(target=self.loop.run_forever, name="network", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine there and wait for it."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result()
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """Call a function there soon."""
+        self.loop.call_soon_threadsafe(function, *arguments)
+
+    def _broken(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception") or RuntimeError(context.get("message", "unknown"))
+        self.failed(error)
+
+
+class Inbox:
+    """Frames on their way from the talking thread to the computing one, bounded per peer."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most = most_bytes
+        self._queue: queue.SimpleQueue[tuple[str, Frame] | BaseException | None] = (
+            queue.SimpleQueue()
+        )
+        self._lock = threading.Lock()
+        self._waiting: Counter[str] = Counter()
+        self._paused: set[str] = set()
+
+    def put(self, peer: str, frame: Frame) -> bool:
+        """Add a frame; True when the peer should be read no more for now."""
+        with self._lock:
+            self._waiting[peer] += frame.size + FRAME_COST_BYTES
+            full = self._waiting[peer] > self._most
+            if full:
+                self._paused.add(peer)
+        self._queue.put((peer, frame))
+        return full
+
+    def wake(self, error: BaseException | None = None) -> None:
+        """Something else has happened; an error is raised where the inbox is read."""
+        self._queue.put(error)
+
+    def get(self, wait_s: float) -> tuple[str, Frame] | None:
+        """The next frame, or None when something else happened or nothing did."""
+        try:
+            item = self._queue.get(timeout=max(0.0, wait_s))
+        except queue.Empty:
+            return None
+        if isinstance(item, BaseException):
+            raise item
+        return item
+
+    def taken(self, peer: str, frame: Frame) -> bool:
+        """A frame was delivered; True when the peer should be read again."""
+        with self._lock:
+            self._waiting[peer] -= frame.size + FRAME_COST_BYTES
+            resume = peer in self._paused and self._waiting[peer] <= self._most // 2
+            if resume:
+                self._paused.discard(peer)
+        return resume
+
+
+class Node:
+    """Runs one party's program over a transport until it ends, one way or another."""
+
+    def __init__(
+        self,
+        me: str,
+        program: Program,
+        transport: Callable[[Handlers], Transport],
+        *,
+        patience: Patience,
+        trace: Trace,
+        limits: Limits,
+        held: Callable[[str], str] = lambda peer: "",
+        ready: Callable[[Mapping[str, str]], None] = lambda reports: None,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.bytes_sent = 0
+        self._patience, self._trace, self._stopping = patience, trace, stopping
+        self._ready = ready
+        self._party = Party(me, program, trace=trace, limits=limits)
+        self._inbox = Inbox(limits.unread_bytes + limits.frame_bytes)
+        self._reports: dict[str, str] = {}
+        self._refusals: dict[str, Refusal] = {}
+        self._sent: set[Label] = set()
+        self._early: list[tuple[str, Frame]] = []
+        self._alone_since: float | None = None
+        self._transport = transport(
+            Handlers(
+                frame=self._frame,
+                connected=self._connected,
+                disconnected=lambda peer: self._inbox.wake(),
+                refused=self._refused,
+                held=held,
+                trace=trace,
+            )
+        )
+        self._peers = tuple(self._transport.peers)
+
+    def run(self) -> Ended:
+        """The party's whole life. Raises OSError when it cannot listen.
+
+        ``ready`` is called with every connected peer's report before the program starts; what it
+        raises ends the party.
+        """
+        with ExitStack() as stack:
+            self._talker = stack.enter_context(Talker(self._inbox.wake))
+            self._talker.run(self._transport.start())
+            stack.callback(lambda: self._talker.run(self._transport.stop()))
+            if self._transport.port is not None:
+                self._trace("listening", port=self._transport.port)
+            ended = self._await_peers()
+            if ended is None:
+                self._ready(dict(self._reports))
+                ended = self._live()
+            return ended
+
+    @property
+    def connected(self) -> frozenset[str]:
+        """Who is connected now."""
+        return self._transport.connected
+
+    # --- on the event loop's thread ---------------------------------------------------------
+
+    def _frame(self, peer: str, frame: Frame) -> None:
+        if self._inbox.put(peer, frame):
+            self._transport.pause(peer)
+
+    def _connected(self, peer: str, held: str) -> None:
+        self._reports[peer] = held
+        self._refusals.pop(peer, None)
+        self._inbox.wake()
+
+    def _refused(self, peer: str, refusal: Refusal) -> None:
+        self._refusals[peer] = refusal
+        self._inbox.wake()
+
+    # --- before -----------------------------------------------------------------------------
+
+    def _await_peers(self) -> Ended | None:
+        """Wait for all peers, or for enough when patience ends; None: the program may start."""
+        begin = time.monotonic()
+        tell_at = begin + 1.0
+        while len(self._transport.connected) < len(self._peers):
+            now = time.monotonic()
+            if (ended := self._must_end()) is not None:
+                return ended
+            if now - begin >= self._patience.join_s:
+                break
+            if now >= tell_at:
+                self._trace("waiting", for_=list(self._absent()), of=len(self._peers))
+                tell_at = now + TELL_S
+            self._drain(TICK_S)
+        if len(self._transport.connected) < self._patience.needs:
+            return Ended("alone", missing=self._absent())
+        return None
+
+    def _drain(self, wait_s: float) -> None:
+        """Take what came; before the program runs nothing that comes early is lost."""
+        item = self._inbox.get(wait_s)
+        if item is not None:
+            self._early.append(item)
+
+    def _absent(self) -> tuple[str, ...]:
+        connected = self._transport.connected
+        return tuple(peer for peer in self._peers if peer not in connected)
+
+    def _must_end(self) -> Ended | None:
+        if self._stopping():
+            return Ended("stopped")
+        if len(self._refusals) > self._patience.refusals:
+            return Ended("refused", refusal=next(iter(self._refusals.items())))
+        return None
+
+    # --- the program ------------------------------------------------------------------------
+
+    def _live(self) -> Ended:
+        party = self._party
+        party.start(time.monotonic())
+        self._send()
+        for peer, frame in self._early:
+            self._deliver(peer, frame)
+        while party.status == "running":
+            if (ended := self._must_end() or self._abandoned()) is not None:
+                party.close()
+                return ended
+            item = self._inbox.get(self._wait_s())
+            if item is not None:
+                self._deliver(*item)
+            party.tick(time.monotonic())
+            self._send()
+        if party.status == "failed":
+            return Ended("failed", error=party.error)
+        self._linger()
+        return Ended("done", result=party.result)
+
+    def _wait_s(self) -> float:
+        deadline = self._party.deadline
+        return TICK_S if deadline is None else min(TICK_S, deadline - time.monotonic())
+
+    def _deliver(self, peer: str, frame: Frame) -> None:
+        if self._inbox.taken(peer, frame):
+            self._talker.call(self._transport.resume, peer)
+        self._party.deliver(peer, frame, time.monotonic())
+        self._send()
+
+    def _send(self) -> None:
+        """Hand over the outbox, and say which labels nobody need keep."""
+        for out in self._party.drain():
+            self.bytes_sent += out.frame.size
+            self._sent.add(out.frame.label)
+            self._talker.call(self._transport.post, out.to, out.frame)
+        over = {label for label in self._sent if self._party.over(label)}
+        if over:
+            self._sent -= over
+            self._talker.call(self._transport.forget, over)
+
+    def _abandoned(self) -> Ended | None:
+        """Fewer than needed have been connected for too long."""
+        now = time.monotonic()
+        if len(self._transport.connected) >= self._patience.needs:
+            self._alone_since = None
+        elif self._alone_since is None:
+            self._alone_since = now
+        elif now - self._alone_since >= self._patience.give_up_s:
+            return Ended("alone", missing=self._absent())
+        return None
+
+    def _linger(self) -> None:
+        """Stay until everybody has our last words, or for as long as patience allows."""
+        until = time.monotonic() + self._patience.linger_s
+        while self._transport.owing and time.monotonic() < until and not self._stopping():
+            self._inbox.get(TICK_S / 4)
