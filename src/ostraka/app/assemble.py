@@ -20,6 +20,7 @@ from ostraka.app.build import BUILTIN, Recipe
 from ostraka.app.config import Config
 from ostraka.app.errors import Exit, UserError
 from ostraka.attacks.api import DataAttack
+from ostraka.crypto.prg import Prg
 from ostraka.drivers.trace import Record
 from ostraka.learn import initial
 from ostraka.learn.catalogue import facts
@@ -41,6 +42,7 @@ try:
     )
     from ostraka.learn.evaluate import evaluate, hold_out, joined
     from ostraka.learn.threads import one_thread
+    from ostraka.learn.vectors import FlatModel
     from ostraka.learn.worker import Trainer
 except ModuleNotFoundError as missing:
     if missing.name != "torch":
@@ -54,23 +56,33 @@ Vector = npt.NDArray[np.float32]
 
 @dataclass
 class Assembly:
-    """What a simulated run computes with. ``initial`` is the model before the first round."""
+    """What a simulated run, or one real party, computes with.
+
+    ``initial`` is the model before the first round; ``held_out``: the app brings no public test
+    set, so that models are tested on examples kept back from training.
+    """
 
     initial: Vector
     about: Record
     trainers: Mapping[str, Trainer]
     attackers: tuple[str, ...]
     poisons_data: bool
+    held_out: bool
     _seed: int
     _app: App
-    _test: Examples
+    _flat: FlatModel
+    _test: Examples | None
     _accountant: Any
 
     def evaluate(self, model: Vector) -> dict[str, float]:
-        """Accuracy (a fraction) and loss of a model on the public test set."""
-        any_trainer = next(iter(self.trainers.values()))
-        any_trainer.model.load(model)
-        found = evaluate(any_trainer.model, self._app, self._test)
+        """Accuracy (a fraction) and loss of a model on the test set; nothing where there is none.
+
+        That set is the app's public one, or else what was held out of the examples at hand.
+        """
+        if self._test is None:
+            return {}
+        self._flat.load(model)
+        found = evaluate(self._flat, self._app, self._test)
         return {"accuracy": found.accuracy, "loss": found.loss}
 
     def module(self, model: Vector) -> Any:
@@ -89,9 +101,16 @@ class Assembly:
         return None if self._accountant is None else self._accountant.after(rounds, complete)
 
 
-def assemble(config: Config, recipe: Recipe, base: Path, data_dir: Path | None) -> Assembly:
+def assemble(
+    config: Config,
+    recipe: Recipe,
+    base: Path,
+    data_dir: Path | None,
+    attackers: tuple[str, ...] | None = None,
+) -> Assembly:
     """Load data and app, deal the data out, and give every worker its trainer.
 
+    ``attackers``: None for the configuration's, which are the last ones.
     Raises UserError: 66 for files that are not there, 65 for data that cannot be read, 64 for an
     app or partition that does not fit, 78 for another initial model than the file's digest names.
     """
@@ -100,7 +119,7 @@ def assemble(config: Config, recipe: Recipe, base: Path, data_dir: Path | None) 
         app, test = _app(config, base, data_dir)
         names, seed = config.workers, config.federation.seed
         poisons = isinstance(recipe.attack, DataAttack)
-        attackers = names[config.n - config.attackers :]
+        attackers = names[config.n - config.attackers :] if attackers is None else attackers
         trainers, held_out = {}, []
         model = initial.build(app, seed)  # one for all: a vector is loaded before every use
         sites = {
@@ -122,8 +141,10 @@ def assemble(config: Config, recipe: Recipe, base: Path, data_dir: Path | None) 
             trainers=trainers,
             attackers=attackers,
             poisons_data=poisons,
+            held_out=test is None,
             _seed=seed,
             _app=app,
+            _flat=model,
             _test=joined(held_out) if test is None else test,
             _accountant=_accountant(config, trainers),
         )
@@ -131,6 +152,57 @@ def assemble(config: Config, recipe: Recipe, base: Path, data_dir: Path | None) 
             next(iter(trainers.values())).peek(0, start)
             made.evaluate(start)
         return made
+
+
+def assemble_own(
+    config: Config,
+    recipe: Recipe,
+    base: Path,
+    data_dir: Path | None,
+    name: str,
+    secret: Prg | None,
+) -> Assembly:
+    """What one real party computes with; a worker has one trainer, a server none.
+
+    ``secret`` is what its privacy noise is drawn from. Raises UserError like ``assemble``.
+    """
+    one_thread()
+    with _told(config):
+        app, test = _app(config, base, data_dir)
+        seed = config.federation.seed
+        model = initial.build(app, seed)
+        trainers = {}
+        held_out = test is None and name in config.workers
+        if name in config.workers:
+            party = config.workers.index(name)
+            own = as_examples(app.train_data(Site(party, config.n, name, seed, data_dir)))
+            if held_out:
+                own, test = hold_out(own)
+            trainers[name] = Trainer(
+                app,
+                own,
+                recipe.training,
+                recipe.privacy,
+                seed,
+                party,
+                model,
+                secret=secret,
+                undo=2,
+            )
+        start = _initial(config, app, base)
+        return Assembly(
+            initial=start,
+            about={"app": _app_digest(config, base), "initial_model": initial.model_digest(start)},
+            trainers=trainers,
+            attackers=(),
+            poisons_data=False,
+            held_out=held_out,
+            _seed=seed,
+            _app=app,
+            _flat=model,
+            _test=test,
+            _accountant=_accountant(config, trainers) if trainers else None,
+        )
 
 
 def initial_model(config: Config, base: Path) -> Vector:
@@ -223,7 +295,7 @@ def _initial(config: Config, app: App, base: Path) -> Vector:
     if wanted is None:
         drawn: Vector = initial.initial_vector(app, config.federation.seed)
         return drawn
-    path = base / "initial.safetensors"
+    path = base / initial.FILE
     dimension = initial.build(app, config.federation.seed).dimension
     found: Vector = initial.load_vector(path)
     if found.size != dimension:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +18,7 @@ import typer
 
 from ostraka import __version__
 from ostraka.app.errors import Exit, UserError
+from ostraka.app.identities import identity_app
 
 # typer carries its own copy of click in newer versions and imports click in older ones.
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
@@ -213,11 +216,87 @@ def compare(
         job.compare(federation, grid, flags, out, data_dir, json_, interrupt)
 
 
-class Interrupt:
-    """Ctrl-C and SIGTERM once: finish the step, store it, leave. Twice: at once."""
+app.add_typer(identity_app, name="identity")
 
-    def __init__(self) -> None:
+Identity = Annotated[Path, typer.Option(help="This party's identity file, NAME.pem.")]
+SiteFile = Annotated[
+    Path | None,
+    typer.Option("--site", help="This party's policy; default: site.toml beside the identity."),
+]
+
+
+@app.command(epilog="Example: ostraka join federation.toml --identity hospital-a.pem")
+def join(
+    federation: Path,
+    identity: Identity,
+    site: SiteFile = None,
+    json_: Json = False,
+    lie: Annotated[
+        str | None, typer.Option(hidden=True, help="Rehearsals: the attack that this one mounts.")
+    ] = None,
+) -> None:
+    """Run this party until the federation ends; started again, it goes on where it stopped."""
+    from ostraka.app import commands
+
+    with Interrupt(leave_s=4.0) as interrupt:
+        commands.join(federation, identity, site, json_, interrupt, lie)
+
+
+@app.command(epilog="Example: ostraka local --n 8 --rounds 30 --kill worker-3@10 --delay 50ms")
+def local(
+    federation: File = None,
+    rule: Rule = None,
+    pre: Pre = None,
+    rule_option: RuleOption = None,
+    attack: Attack = None,
+    attack_option: AttackOption = None,
+    n: N = None,
+    f: F = None,
+    attackers: Attackers = None,
+    dropouts: Dropouts = None,
+    rounds: Rounds = None,
+    data: Data = None,
+    data_dir: DataDir = None,
+    model: Model = None,
+    seed: Seed = None,
+    round_deadline_s: Annotated[float | None, typer.Option(help="Seconds a round.")] = None,
+    kill: Annotated[
+        list[str] | None, typer.Option(help="PARTY@ROUND: kill -9 and start again; repeatable.")
+    ] = None,
+    partition: Annotated[
+        list[str] | None, typer.Option(help="A,B@10s-20s: cut off from the others; repeatable.")
+    ] = None,
+    delay: Annotated[str | None, typer.Option(help="On every link, for example 50ms.")] = None,
+    cut: Annotated[
+        float | None, typer.Option(help="Chance that a chunk of bytes finds its connection cut.")
+    ] = None,
+    lie: Annotated[
+        list[str] | None, typer.Option(help="PARTY:ATTACK: this worker lies; repeatable.")
+    ] = None,
+    out: Out = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    json_: Json = False,
+) -> None:
+    """Run a federation as real processes over TLS on this machine, with faults on demand."""
+    from ostraka.app import commands
+    from ostraka.app.rehearsal import rehearsal
+
+    faults = rehearsal(kill or [], partition or [], delay, cut, lie or [])
+    flags = _flags({**locals(), "trust": None})
+    with Interrupt() as interrupt:
+        commands.local(federation, flags, faults, out, resume, data_dir, json_, interrupt)
+
+
+class Interrupt:
+    """Ctrl-C and SIGTERM once: finish the step, store it, leave. Twice: at once.
+
+    With ``leave_s`` a step that takes longer is dropped and the process ends: only for commands
+    that have on disk, at any moment, everything that they must keep.
+    """
+
+    def __init__(self, leave_s: float | None = None) -> None:
         self._asked = False
+        self._leave_s = leave_s
         self._before: dict[int, Any] = {}
 
     def __call__(self) -> bool:
@@ -237,6 +316,15 @@ class Interrupt:
         if self._asked:
             raise KeyboardInterrupt
         self._asked = True
+        if self._leave_s is not None:
+            alarm = threading.Timer(self._leave_s, _leave)
+            alarm.daemon = True
+            alarm.start()
+
+
+def _leave() -> None:
+    print("ostraka: stopped in the middle of a step; state is kept", file=sys.stderr, flush=True)
+    os._exit(int(Exit.STOPPED))
 
 
 def _flags(given: dict[str, Any]) -> dict[str, Any]:

@@ -56,6 +56,79 @@ def run(
     print(f"{'report':<16}{result.summary['report']}")
 
 
+def join(
+    federation: Path,
+    identity: Path,
+    site: Path | None,
+    json_: bool,
+    stopping: Stopping,
+    lie: str | None,
+) -> None:
+    """`ostraka join`."""
+    from ostraka.app.join import join as take_part
+
+    def go(reader: Callable[[Record], None]) -> Record:
+        return take_part(
+            federation,
+            identity,
+            site,
+            ask=sys.stdin.isatty(),
+            readers=(reader,),
+            stopping=stopping,
+            lie=lie,
+        )
+
+    if json_:
+        lines = sys.stdout
+        with redirect_stdout(sys.stderr):
+            summary = go(lambda record: print(as_json(record), file=lines, flush=True))
+        print(as_json({"event": "summary", **summary}))
+        return
+    from ostraka.app.progress import Progressing, party_text
+
+    with Progressing(Console()) as progress:
+        summary = go(progress)
+    print(party_text(summary))
+
+
+def local(
+    federation: Path | None,
+    flags: Mapping[str, Any],
+    faults: Any,
+    out: Path | None,
+    resume: bool,
+    data_dir: Path | None,
+    json_: bool,
+    stopping: Stopping,
+) -> None:
+    """`ostraka local`."""
+    from ostraka.app.local import local as rehearse
+
+    def go(show: Callable[[str, Record], None]) -> Record:
+        return rehearse(
+            federation,
+            flags,
+            faults,
+            out=out,
+            resume=resume,
+            data_dir=data_dir,
+            show=show,
+            stopping=stopping,
+        )
+
+    if json_:
+        summary = go(lambda name, record: print(as_json({**record, "of": name}), flush=True))
+        print(as_json({"event": "summary", **summary}))
+        return
+    from ostraka.app.progress import Together, party_text
+
+    with Together(Console()) as view:
+        summary = go(view)
+    print(party_text(summary))
+    for name, why in summary["failed"].items():
+        print(f"{name} did not finish: {why}")
+
+
 def explain(federation: Path | None, flags: Mapping[str, Any], json_: bool) -> None:
     """`ostraka explain`: the explanation goes to standard output, a refusal ends with 64."""
     from ostraka.app.config import load

@@ -6,13 +6,11 @@ before it is checked, so that a flag and a key obey the same rules.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import math
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 import tomli_w
 from pydantic import (
@@ -24,9 +22,12 @@ from pydantic import (
     model_validator,
 )
 
-from ostraka.app.errors import Exit, UserError
+from ostraka.app.errors import UserError
+from ostraka.app.tables import Raw, normal, read, sentence
+from ostraka.app.tables import nearest as nearest
+from ostraka.crypto.sign import parse_identity
 
-Raw = dict[str, Any]
+HINT = "; `ostraka init DIR` makes one to start from"
 Json = Mapping[str, Any]
 
 
@@ -40,6 +41,43 @@ Amount = Annotated[float, Field(ge=0.0, allow_inf_nan=False, strict=True)]
 Above0 = Annotated[float, Field(gt=0.0, allow_inf_nan=False, strict=True)]
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Kebab = Annotated[str, BeforeValidator(_kebab)]
+
+
+Host = tuple[str, int]
+
+
+def parse_address(text: str) -> Host:
+    """Host and port of "host:port"; an IPv6 host stands in brackets. ValueError for anything else.
+
+    Whether the host exists is not looked up.
+    """
+    host, colon, port = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    host = host[1:-1] if bracketed else host
+    plain = host.isascii() and host.isprintable() and not set(host) & set(" []/@?#")
+    # isdecimal alone would let digits of other scripts pass.
+    number = int(port) if port.isascii() and port.isdecimal() and len(port) <= 5 else 0
+    if not colon or not host or not plain or (":" in host) != bracketed or not 1 <= number < 65536:
+        raise ValueError(
+            f'{text!r} is not "host:port" with a port from 1 to 65535 (an IPv6 address stands in '
+            'brackets: "[::1]:7443")'
+        )
+    return host, number
+
+
+def _address(value: Any) -> Any:
+    if isinstance(value, str):
+        parse_address(value)
+    return value
+
+
+def _identity(value: Any) -> Any:
+    if isinstance(value, str):
+        parse_identity(value)
+    return value
+
+
+Address = Annotated[str, BeforeValidator(_address)]
 
 
 class Section(BaseModel):
@@ -126,15 +164,17 @@ class Network(Section):
     """[network]: times between real parties; the deadline counts in simulations too."""
 
     round_deadline_s: Above0 = 30.0
+    join_deadline_s: Above0 = 600.0
+    give_up_s: Above0 = 600.0
 
 
 class PartyEntry(Section):
-    """[[party]]: one party by name and role."""
+    """[[party]]: one party by name and role, where it listens (if it does), and its key."""
 
     name: Name
-    role: Literal["worker", "server"] = "worker"
-    address: str | None = None
-    identity: str | None = None
+    role: Literal["worker", "server", "relay"] = "worker"
+    address: Address | None = None
+    identity: Annotated[str, BeforeValidator(_identity)] | None = None
 
 
 class Config(Section):
@@ -156,6 +196,12 @@ class Config(Section):
         if len(set(names)) != len(names):
             twice = next(n for n in names if names.count(n) > 1)
             raise ValueError(f"two parties are named {twice!r}; every party needs its own name")
+        keys = [p.identity for p in self.party if p.identity is not None]
+        if len(set(keys)) != len(keys):
+            twice = next(k for k in keys if keys.count(k) > 1)
+            raise ValueError(
+                f"two parties have the identity {twice}; every party needs its own key"
+            )
         listed = sum(p.role == "worker" for p in self.party)
         if self.party and self.simulation.parties not in (None, listed):
             raise ValueError(
@@ -213,7 +259,11 @@ def load(path: Path | None, overrides: Json | None = None) -> Config:
     """
     # Another rule on the command line takes the pre-aggregations along, not the old parameters.
     data = (overrides or {}).get("data", {}).get("name", "digits")
-    raw: Raw = {"federation": {"name": data}} if path is None else _normal(_read(path))
+    raw: Raw = (
+        {"federation": {"name": data}}
+        if path is None
+        else normal(read(path, "federation file", HINT))
+    )
     for section, values in (overrides or {}).items():
         present = raw.setdefault(section, {})
         if isinstance(present, dict):
@@ -231,7 +281,7 @@ def check(raw: Raw, source: str) -> Config:
     try:
         return Config.model_validate(raw)
     except ValidationError as error:
-        faults = [_sentence(fault) for fault in error.errors()]
+        faults = [sentence(fault, Config) for fault in error.errors()]
         raise UserError(f"{source}: " + "; ".join(faults)) from None
 
 
@@ -243,73 +293,3 @@ def as_toml(config: Config) -> str:
 def configuration_digest(config: Config) -> str:
     """SHA-256 of the whole configuration in one canonical form."""
     return hashlib.sha256(as_toml(config).encode()).hexdigest()
-
-
-def nearest(word: str, known: list[str]) -> str:
-    """A hint that names the known word nearest to this one."""
-    close = difflib.get_close_matches(word.replace("_", "-"), known, n=1, cutoff=0.5)
-    close = close or difflib.get_close_matches(word.replace("-", "_"), known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
-
-
-def _read(path: Path) -> Raw:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, IsADirectoryError):
-        raise UserError(
-            f"there is no federation file {path}; `ostraka init DIR` makes one to start from",
-            Exit.MISSING,
-        ) from None
-    except RecursionError:
-        raise UserError(f"{path} is nested too deeply to be a federation file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid TOML: {error}") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}", Exit.MISSING) from None
-
-
-def _normal(value: Any) -> Any:
-    """Keys in snake_case, whatever they were written in."""
-    if isinstance(value, dict):
-        spelt: dict[str, str] = {}
-        for key in value:
-            if (name := key.replace("-", "_")) in spelt:
-                raise UserError(f"{spelt[name]!r} and {key!r} are the same key; write one of them")
-            spelt[name] = key
-        return {key.replace("-", "_"): _normal(inner) for key, inner in value.items()}
-    return [_normal(v) for v in value] if isinstance(value, list) else value
-
-
-def _sentence(fault: Any) -> str:
-    """What one failed check means to the person who wrote the file."""
-    at = ".".join(str(part) for part in fault["loc"])
-    match fault["type"]:
-        case "extra_forbidden":
-            *inside, key = fault["loc"]
-            known = _known(inside)
-            return f"unknown key {at!r}: {nearest(str(key), known)}"
-        case "missing":
-            return f"key {at!r} is missing and has no default"
-        case "value_error":
-            return str(fault["ctx"]["error"])
-        case _:
-            seen = fault["input"]
-            shown = f", got {seen!r}" if isinstance(seen, int | float | str | bool) else ""
-            message = str(fault["msg"])
-            return f"{at}: {message[0].lower()}{message[1:]}{shown}"
-
-
-def _known(inside: list[Any]) -> list[str]:
-    """The keys of the table at this place."""
-    cls: Any = Config
-    for part in inside:
-        if isinstance(part, str) and part in cls.model_fields:
-            cls = _section_of(cls.model_fields[part].annotation)
-    return list(cls.model_fields)
-
-
-def _section_of(annotation: Any) -> Any:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    inner = (a for a in get_args(annotation) if isinstance(a, type) and issubclass(a, BaseModel))
-    return next(inner, Config)

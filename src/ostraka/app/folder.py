@@ -29,10 +29,12 @@ class Folder:
         self.path = path
         self.federation = path / "federation.toml"
         self.events = path / "events.jsonl"
+        self.journal = path / "journal"
         self.metrics = path / "metrics.csv"
         self.model = path / "model.safetensors"
         self.report = path / "report.html"
         self.about = path / "run.json"
+        self.summary = path / "summary.json"
         self.beside = path / "curves.json"
         self.checkpoints = Checkpoints(path / "checkpoints")
 
@@ -43,7 +45,7 @@ class Folder:
         The federation file is written last: where it is, the folder is a run's. What a crash
         before that may have left is overwritten.
         """
-        folder = cls(_stamped(config.federation.name) if path is None else path)
+        folder = cls(stamped(config.federation.name) if path is None else path)
         if folder.federation.exists():
             raise UserError(
                 f"{path} holds a run already: add --resume to go on with it, or name another --out"
@@ -131,7 +133,7 @@ class Folder:
         return False
 
 
-def _stamped(name: str) -> Path:
+def stamped(name: str) -> Path:
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     path = Path("runs") / f"{name}-{stamp}"
     number = 1

@@ -10,8 +10,9 @@ from pathlib import Path
 from ostraka.app.config import check, load
 from ostraka.app.errors import Exit, UserError
 from ostraka.drivers.checkpoint import write_durably
+from ostraka.learn.initial import FILE as INITIAL
 
-FEDERATION, APP, INITIAL = "federation.toml", "my_app.py", "initial.safetensors"
+FEDERATION, APP = "federation.toml", "my_app.py"
 PLACE = "# initial_model ="
 
 

@@ -13,7 +13,7 @@ from safetensors.numpy import save
 from ostraka.app.folder import Folder
 from ostraka.app.report import write_report
 from ostraka.drivers.checkpoint import write_durably
-from ostraka.drivers.trace import Record
+from ostraka.drivers.trace import Record, as_json
 
 COLUMNS = ("round", "accuracy", "loss", "bytes_sent", "seconds", "excluded", "epsilon")
 
@@ -32,6 +32,23 @@ def write_outputs(
         return summary | {"report": None}
     write_report(folder)
     return summary | {"report": str(folder.report)}
+
+
+def write_party(
+    folder: Folder, summary: Record, model: Mapping[str, npt.NDArray[Any]], *, report: bool
+) -> Record:
+    """What a real party keeps of a run that has ended; the summary, written last, says so.
+
+    The server's folder also gets what a simulated run's has.
+    """
+    if report:
+        summary = write_outputs(folder, summary, model, report=True)
+    else:
+        digest = {"digest": summary["model_digest"]}
+        write_durably(folder.model, save(dict(model), metadata=digest))
+    summary = {**summary, "state": str(folder.path)}
+    write_durably(folder.summary, as_json(summary).encode())
+    return summary
 
 
 def metrics_csv(records: list[Record]) -> str:

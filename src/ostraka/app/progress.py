@@ -78,6 +78,42 @@ class Progressing:
                 self._tell(record["party"], "missing", record["round"], "")
             case "round":
                 self._round(record)
+            case "trained":
+                self._trained(record)
+            case _:
+                self._others(record)
+
+    def _others(self, record: Record) -> None:
+        """What happens between real parties."""
+        match record:
+            case {"event": "listening", "port": port}:
+                self._say(f"listening on port {port}")
+            case {"event": "waiting", "missing": missing, "of": total}:
+                names = ", ".join(missing[:8]) + (" ..." if len(missing) > 8 else "")
+                self._say(escape(f"waiting for {names} ({len(missing)} of {total} not here yet)"))
+            case {"event": "connected", "peer": peer}:
+                self._say(escape(f"{peer} is connected"))
+            case {"event": "disconnected" | "unreachable" as what, "peer": peer, "why": why}:
+                self._say(escape(f"{peer} is {what}: {why}"))
+            case {"event": "refused", "peer": peer, "why": why}:
+                self._say(escape(f"refused {peer}: {why}"))
+            case {"event": "refused-by", "peer": peer, "why": why}:
+                self._say(escape(f"{peer} refuses this party: {why}"))
+            case {"event": "ignored", "party": party, "round": round, "detail": detail}:
+                self._say(escape(f"round {round}: the model of {party} is not answered: {detail}"))
+
+    def _trained(self, record: Record) -> None:
+        """A worker's round: its update is on its way."""
+        done, rounds = record["round"] + 1, record["rounds"]
+        self._accuracy = record.get("accuracy", self._accuracy)
+        news = f"update sent after {record['train_s']:.2f} s"
+        self._bar.update(self._task, completed=done, total=rounds, news=news)
+        if not self._live and _milestone(done, rounds):
+            self._say(f"round {done}/{rounds}  {news}")
+
+    def say(self, text: str) -> None:
+        """Print a line above the bar."""
+        self._say(escape(text))
 
     def _say(self, text: str) -> None:
         self._bar.console.print(text, highlight=False)
@@ -106,6 +142,47 @@ class Progressing:
             self._say(f"{title}round {record['round']}/{record['rounds']}  {text}")
 
 
+class Together:
+    """Many parties' events in one view: the server's progress, the others' news by name."""
+
+    def __init__(self, console: Console, leader: str = "server") -> None:
+        self._console = console
+        self._leader = leader
+        self._progress = Progressing(console)
+
+    def __enter__(self) -> Self:
+        self._progress.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self._progress.__exit__(kind, error, at)
+
+    def __call__(self, name: str, record: Record) -> None:
+        """Show one event of one party."""
+        match record:
+            case {"event": "round" | "run" | "excluded" | "missing" | "waiting"}:
+                self._progress(record)
+            case {"event": "killed", "round": round}:
+                self._progress.say(f"{name} killed after round {round}, started again")
+            case {"event": "partitioned"}:
+                self._progress.say(f"{name} is cut off")
+            case {"event": "healed"}:
+                self._progress.say(f"{name} is back on the network")
+            case {"event": "ended", "code": code, "text": text}:
+                self._progress.say(f"{name} ended with exit code {code}: {text}")
+            case {"event": "resumed", "round": round}:
+                self._progress.say(f"{name} goes on at round {round}")
+            case {"event": "warning", "text": text} | {"event": "said", "text": text}:
+                self._progress.say(f"{name}: {text}")
+            case {"event": "refused" | "refused-by" | "ignored"}:
+                self._progress(record)
+
+
 def _milestone(done: int, rounds: int) -> bool:
     """True about ten times in a run, the end included."""
     tenth = max(1, rounds // 10)
@@ -115,6 +192,24 @@ def _milestone(done: int, rounds: int) -> bool:
 def summary_text(summary: Record) -> str:
     """The last figures of a run, one line each, never cut."""
     return "\n".join(f"{name:<16}{text}" for name, text in summary_rows(summary))
+
+
+def party_text(summary: Record) -> str:
+    """What a real party's run came to, one line each."""
+    if summary["role"] == "server":
+        rows = summary_rows(summary)
+    elif summary["role"] == "worker":
+        rows = [
+            ("party", f"{summary['party']}, worker in trust model {summary['trust']}"),
+            ("answered", f"{summary['answered']} of {summary['rounds']} rounds"),
+        ]
+        if summary["epsilon"] is not None:
+            rows.append(("privacy spent", epsilon_text(summary["epsilon"])))
+        rows.append(("model", summary["model_digest"]))
+    else:
+        rows = [("party", f"{summary['party']}, {summary['role']}")]
+    rows += [(key, summary[key]) for key in ("report", "state") if summary.get(key)]
+    return "\n".join(f"{name:<16}{text}" for name, text in rows)
 
 
 def summary_rows(summary: Record) -> list[tuple[str, str]]:

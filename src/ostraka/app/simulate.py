@@ -38,7 +38,23 @@ Vector = npt.NDArray[np.float32]
 EVENTS_LOST = "events.jsonl is shorter than its checkpoint says: some of its events are lost"
 
 
-def _limits(d: int) -> Limits:
+def plan_of(config: Config, recipe: Recipe) -> Plan:
+    """What all parties of the trust model agree on beforehand."""
+    return Plan(
+        workers=config.workers,
+        server=config.server,
+        rounds=config.federation.rounds,
+        rule=recipe.rule,
+        pre=recipe.pre,
+        f=config.f,
+        dropouts=config.faults.dropouts,
+        rate=recipe.training.rate,
+        deadline_s=config.network.round_deadline_s,
+        max_norm=config.training.max_norm,
+    )
+
+
+def limits(d: int) -> Limits:
     """No message of this trust model is longer than a model; a few of them may wait unread."""
     longest = Model.form(d=d).max_bytes
     return Limits(unread_frames=16, unread_bytes=4 * longest, frame_bytes=longest)
@@ -141,21 +157,6 @@ class Federation:
             start.arrays["server/previous"].astype(np.float32),
         )
 
-    def _plan(self) -> Plan:
-        config, recipe = self.config, self.recipe
-        return Plan(
-            workers=config.workers,
-            server=config.server,
-            rounds=config.federation.rounds,
-            rule=recipe.rule,
-            pre=recipe.pre,
-            f=config.f,
-            dropouts=config.faults.dropouts,
-            rate=recipe.training.rate,
-            deadline_s=config.network.round_deadline_s,
-            max_norm=config.training.max_norm,
-        )
-
     def _programs(self, plan: Plan, state: State) -> dict[str, Program]:
         d = self.assembly.initial.size
         programs: dict[str, Program] = {
@@ -203,13 +204,13 @@ class Federation:
     # --- the run ----------------------------------------------------------------------------
 
     def _simulate(self, state: State) -> tuple[Record, Vector]:
-        plan = self._plan()
+        plan = plan_of(self.config, self.recipe)
         self._first = state.round
         self._simulation = Simulation(
             self._programs(plan, state),
             seed=self.config.federation.seed,
             links=self.links,
-            limits=_limits(self.assembly.initial.size),
+            limits=limits(self.assembly.initial.size),
             trace=self.trace,
         )
         try:

@@ -161,7 +161,7 @@ class Node:
         ready: Callable[[Mapping[str, str]], None] = lambda reports: None,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.bytes_sent = 0
+        self.bytes_sent = self.bytes_received = 0
         self._patience, self._trace, self._stopping = patience, trace, stopping
         self._ready = ready
         self._party = Party(me, program, trace=trace, limits=limits)
@@ -234,7 +234,7 @@ class Node:
             if now - begin >= self._patience.join_s:
                 break
             if now >= tell_at:
-                self._trace("waiting", for_=list(self._absent()), of=len(self._peers))
+                self._trace("waiting", missing=list(self._absent()), of=len(self._peers))
                 tell_at = now + TELL_S
             self._drain(TICK_S)
         if len(self._transport.connected) < self._patience.needs:
@@ -287,6 +287,7 @@ class Node:
     def _deliver(self, peer: str, frame: Frame) -> None:
         if self._inbox.taken(peer, frame):
             self._talker.call(self._transport.resume, peer)
+        self.bytes_received += frame.size
         self._party.deliver(peer, frame, time.monotonic())
         self._send()
 

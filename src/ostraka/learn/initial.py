@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ostraka.learn.vectors import FlatModel
 
 _NAME = "vector"
+FILE = "initial.safetensors"
+"""The initial model's file, beside the federation file that names its digest."""
 
 
 def build(app: App, seed: int) -> FlatModel:

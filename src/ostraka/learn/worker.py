@@ -1,37 +1,42 @@
 """One party's part of a round: the vector that it sends, from its examples and the public model.
 
 gradient (or the sum of local steps) -> momentum -> clip -> noise. Simulated and real parties call
-this same code; a vector is a function of (round, theta, momentum), nothing else.
+this same code; a vector is a function of (round, theta, momentum), nothing else, but for the noise
+and the samples of a real party, which nobody can repeat.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+from ostraka.crypto.prg import Prg
 from ostraka.learn.app import App, as_examples
 from ostraka.learn.initial import build
+from ostraka.learn.noise import Draws, SecretDraws, SeededDraws
 from ostraka.learn.per_example import PerExample, clip_factor, norm64
-from ostraka.learn.seeds import BATCH, FORWARD, NOISE, SAMPLING, stream, torch_seed
+from ostraka.learn.seeds import BATCH, FORWARD, stream, torch_seed
 from ostraka.learn.settings import Privacy, Training
 from ostraka.learn.vectors import FlatModel
 
 
-def gaussian(rng: np.random.Generator, size: int, deviation: float) -> np.ndarray:
-    """Normal noise, float32 (size,), of this standard deviation.
+class AlreadySent(ValueError):  # noqa: N818
+    """A round that this party may have answered before, asked again with fresh secret noise.
 
-    For simulations only: the generator follows from the public seed, so whoever reads the
-    federation file can subtract the noise. A real party (``join``) must draw its noise and its
-    Poisson samples from a cryptographic stream seeded by the operating system; that comes with the
-    real transport, and until then nothing here may be called private.
+    Two noisy answers from the same data tell more than one, and only one is accounted for.
     """
-    noise = rng.standard_normal(size, dtype=np.float32)
-    noise *= np.float32(deviation)
-    return noise
+
+
+class Generation(NamedTuple):
+    """The momentum, float32 (parameters,), as ``round`` left it (-1: before the first round)."""
+
+    round: int
+    momentum: np.ndarray
 
 
 @contextmanager
@@ -50,9 +55,12 @@ class Trainer:
     """One party's training, round after round.
 
     ``examples`` is what ``App.train_data`` gives. Rounds go forward; they may be skipped (a party
-    that was away keeps its momentum). ``model`` may be shared by the trainers of one process: every
-    vector is loaded anew, so that nothing of one party reaches another. Raises ValueError when
-    ``privacy`` meets listed buffers, and what ``FlatModel`` and ``as_examples`` raise.
+    that was away keeps its momentum), and the last ``undo`` of them may be asked again, from where
+    training goes on. ``model`` may be shared by the trainers of one process: every vector is loaded
+    anew, so that nothing of one party reaches another. ``secret`` is what a real party's privacy
+    draws from; None is a simulation, which draws from the public ``seed``. Raises ValueError when
+    ``privacy`` meets listed buffers or ``undo`` is not positive, and what ``FlatModel`` and
+    ``as_examples`` raise.
     """
 
     def __init__(
@@ -64,7 +72,12 @@ class Trainer:
         seed: int = 0,
         party: int = 0,
         model: FlatModel | None = None,
+        *,
+        secret: Prg | None = None,
+        undo: int = 1,
     ) -> None:
+        if undo < 1:
+            raise ValueError(f"undo must be at least 1, got {undo}")
         if privacy is not None and app.buffers:
             raise ValueError(
                 f"listed buffers ({', '.join(app.buffers)}) would leave without noise: with "
@@ -76,10 +89,14 @@ class Trainer:
         self.model = build(app, seed) if model is None else model
         self.model.module.train()
         self._per_example = PerExample(self.model, app.loss)
-        self._momentum = np.zeros(self.model.parameters, np.float32)
-        self._next = np.zeros(self.model.parameters, np.float32)
+        self._secret = SecretDraws(secret) if secret is not None and privacy is not None else None
+        # Without momentum a round rests on nothing before it: its generations hold no numbers.
+        self._width = self.model.parameters if training.momentum else 0
+        self._kept = undo + 1
+        self._past = [Generation(-1, np.zeros(self._width, np.float32))]  # newest first
+        self._next: np.ndarray | None = None  # the momentum of a round that is not committed
         self._theta = self._sent = np.zeros(self.model.dimension, np.float32)
-        self._computed = self._committed = self._before = -1
+        self._computed = self._latest = -1
 
     @property
     def dimension(self) -> int:
@@ -95,33 +112,36 @@ class Trainer:
         """The vector that this party sends in ``round`` for the public model ``theta``.
 
         float32 (d,) to float32 (d,), read-only. The momentum moves on once; the same round and
-        theta again give the same bits. Raises ValueError for a round before the last one, or the
-        last one with another theta.
+        theta again give the same bits. One of the last ``undo`` rounds, asked with another theta
+        or after a later round, is computed anew from the momentum before it, and the rounds after
+        it are forgotten. Raises ValueError for a round before those, `AlreadySent` where its noise
+        would be drawn twice.
         """
         vector = self.peek(round, theta)
-        if self._committed < round:
-            self._momentum, self._next = self._next, self._momentum
-            self._before, self._committed = self._committed, round
+        if self._next is not None:
+            earlier = self._past[self._before(round) :]
+            self._past = [Generation(round, self._next), *earlier][: self._kept]
+            self._next = None
+            self._latest = max(self._latest, round)
         return vector
 
     def peek(self, round: int, theta: np.ndarray) -> np.ndarray:
-        """What ``update`` would give, without moving the momentum on; ``update`` then reuses it."""
+        """What ``update`` would give, without moving the momentum on; ``update`` then reuses it.
+
+        To peek at a later round gives up the oldest one that could be undone.
+        """
         if round == self._computed and _same_bits(theta, self._theta):
             return self._sent
-        if round <= self._committed:
-            raise ValueError(
-                f"round {round} is over (the last one was {self._committed}): "
-                "restore an earlier state to train it again"
-            )
-        self._computed = -1
+        at, rate = self._before(round), self._training.rate(round)
         self.model.load(theta)
+        self._computed = -1
         self._theta = theta.copy() if theta.flags.writeable else theta
         self._sent = np.empty(self.model.dimension, np.float32)
         with (
             _torch_seeded(torch_seed(self._seed, self._party, round, FORWARD)),
             np.errstate(over="ignore", invalid="ignore", under="ignore"),
         ):
-            self._fill(round, self._training.rate(round))
+            self._fill(round, rate, self._past[at].momentum, self._room(at))
         self._sent.flags.writeable = False
         self._computed = round
         return self._sent
@@ -130,39 +150,102 @@ class Trainer:
         """What a checkpoint must keep: ``momentum`` float32 (parameters,), ``round`` int64 ().
 
         With ``before``, as it was before that round: a server that stops in the middle of a round
-        stores the state of its beginning, although some workers have answered already. Only the
-        latest round can be undone so; ValueError for an earlier one.
+        stores the state of its beginning, although some workers have answered already. ValueError
+        for a round too long over. Without momentum the array is empty.
         """
-        if before is None or self._committed < before:
-            return _state(self._momentum, self._committed)
-        if self._committed > before or self._computed > before:
-            raise ValueError(f"round {before} is long over (the last one was {self._committed})")
-        return _state(self._next, self._before)
+        at = 0 if before is None else self._before(before)
+        last, momentum = self._past[at]
+        return {"momentum": momentum.copy(), "round": np.array(last, np.int64)}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Go on from ``state()``, bit for bit. Raises ValueError for another model's state."""
-        momentum, last = state["momentum"], state["round"]
-        if momentum.dtype != np.float32 or momentum.shape != self._momentum.shape:
-            raise ValueError(
-                f"expected a momentum float32 {self._momentum.shape}, "
-                f"got {momentum.dtype} {momentum.shape}"
-            )
-        np.copyto(self._momentum, momentum)
-        self._committed, self._computed = int(last), -1
+        self._go_on([Generation(int(state["round"]), state["momentum"])])
 
-    def _fill(self, round: int, rate: float) -> None:
-        """Compute ``_next`` and ``_sent`` from the loaded model and ``_momentum``."""
-        size = self.model.parameters
-        np.multiply(self._momentum, self._training.momentum, out=self._next)
-        self._next += self._direction(round, rate)
-        sent = self._sent[:size]
-        np.copyto(sent, self._next)
+    def history(self) -> dict[str, np.ndarray]:
+        """All that a restart needs: ``rounds`` int64 (k,) and ``momenta`` float32 (k, parameters).
+
+        Newest first, k <= ``undo`` + 1; without momentum the rows are empty. A party stores it
+        before it sends a round's vector; restored, it can answer that round again, those before it
+        that can be undone, and any later one, with the same bits. With secret noise k = 1: no round
+        is answered twice.
+        """
+        past = self._past if self._secret is None else self._past[:1]
+        return {
+            "rounds": np.array([g.round for g in past], np.int64),
+            "momenta": np.stack([g.momentum for g in past]),
+        }
+
+    def restore_history(self, history: dict[str, np.ndarray]) -> None:
+        """Go on from ``history()``. Raises ValueError for what is none or another model's."""
+        if not {"rounds", "momenta"} <= history.keys():
+            raise ValueError(f"a history has rounds and momenta, got {', '.join(history)}")
+        rounds, momenta = history["rounds"], history["momenta"]
+        order = rounds.tolist() if rounds.dtype == np.int64 and rounds.ndim == 1 else []
+        falling = all(later > earlier for later, earlier in pairwise([*order, -2]))
+        if not (order and falling and momenta.ndim == 2 and len(momenta) == len(order)):
+            raise ValueError(
+                "expected falling rounds from -1 up and one row of momenta for each, "
+                f"got {rounds} and momenta {momenta.shape}"
+            )
+        self._go_on([Generation(r, m) for r, m in zip(order, momenta, strict=True)])
+
+    def _go_on(self, past: list[Generation]) -> None:
+        """Take copies of these generations, newest first, in place of the present ones."""
+        allowed = ((self._width,), (self.model.parameters,))  # the latter: stored without need
+        for _, momentum in past:
+            if momentum.dtype != np.float32 or momentum.shape not in allowed:
+                raise ValueError(
+                    f"expected a momentum float32 ({self._width},), "
+                    f"got {momentum.dtype} {momentum.shape}"
+                )
+        self._past = [Generation(r, m[: self._width].copy()) for r, m in past[: self._kept]]
+        self._next, self._computed = None, -1
+        self._latest = max(self._latest, past[0].round)
+
+    def _before(self, round: int) -> int:
+        """Which generation a round starts from: the newest that is older."""
+        if self._secret is not None and round <= self._latest:
+            raise AlreadySent(
+                f"round {round} may have been answered before (the last one was {self._latest}): "
+                "fresh noise on the same data would cost privacy twice, so this party stays out"
+            )
+        for at, generation in enumerate(self._past):
+            if generation.round < round:
+                return at
+        raise ValueError(
+            f"round {round} is over (the last one was {self._past[0].round}): "
+            "restore an earlier state to train it again"
+        )
+
+    def _room(self, at: int) -> np.ndarray:
+        """A place for the next momentum; a step forward gives up the oldest generation for it."""
+        if self._next is None and at == 0 and len(self._past) == self._kept:
+            self._next = self._past.pop().momentum
+        elif self._next is None:
+            self._next = np.empty(self._width, np.float32)
+        return self._next
+
+    def _draws(self, round: int) -> Draws:
+        if self._secret is not None:
+            return self._secret
+        return SeededDraws(self._seed, self._party, round)
+
+    def _fill(self, round: int, rate: float, before: np.ndarray, after: np.ndarray) -> None:
+        """Compute ``_sent`` and the momentum ``after`` from that ``before`` and the model."""
+        size, sent = self.model.parameters, self._sent[: self.model.parameters]
+        direction = self._direction(round, rate)
+        if self._width:
+            np.multiply(before, self._training.momentum, out=after)
+            after += direction
+            np.copyto(sent, after)
+        else:
+            np.add(direction, np.float32(0), out=sent)  # as to a momentum of zeros: no -0.0
         if self._training.clip is not None:
             _clip(sent, self._training.clip)
         if self._privacy is not None and self._privacy.unit == "participant":
             _clip(sent, self._privacy.clip, finite=True)
-            rng = stream(self._seed, self._party, round, NOISE)
-            sent += gaussian(rng, size, self._privacy.noise_multiplier * self._privacy.clip)
+            deviation = self._privacy.noise_multiplier * self._privacy.clip
+            self._draws(round).add_noise(sent, deviation)
         if size < self.model.dimension:
             np.subtract(self._theta[size:], self.model.values[size:], out=self._sent[size:])
             self._sent[size:] /= rate
@@ -210,23 +293,18 @@ class Trainer:
 
     def _private_gradients(self, round: int, privacy: Privacy) -> Iterator[np.ndarray]:
         """DP-SGD (Abadi et al. 2016): Poisson batch, clipped sum, noise, over the expected size."""
-        sampling = stream(self._seed, self._party, round, SAMPLING)
-        noise = stream(self._seed, self._party, round, NOISE)
+        draws = self._draws(round)
         count, rate = len(self._inputs), self.sampling_rate
         while True:
-            chosen = torch.from_numpy(np.flatnonzero(sampling.random(count) < rate))
+            chosen = torch.from_numpy(draws.members(count, rate))
             total = self._per_example.clipped_sum(
                 self._inputs.index_select(0, chosen),
                 self._targets.index_select(0, chosen),
                 privacy.clip,
             )
-            total += gaussian(noise, len(total), privacy.noise_multiplier * privacy.clip)
+            draws.add_noise(total, privacy.noise_multiplier * privacy.clip)
             total /= np.float32(rate * count)
             yield total
-
-
-def _state(momentum: np.ndarray, round: int) -> dict[str, np.ndarray]:
-    return {"momentum": momentum.copy(), "round": np.array(round, np.int64)}
 
 
 def _clip(vector: np.ndarray, bound: float, *, finite: bool = False) -> None:

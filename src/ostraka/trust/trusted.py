@@ -20,6 +20,7 @@ from ostraka.protocols.central_round import (
     BEFORE_ALL,
     Collected,
     Model,
+    Turn,
     Update,
     collect_updates,
     dismiss,
@@ -93,18 +94,28 @@ async def server(
     return state
 
 
-async def worker(net: Net, plan: Plan, train: Train, d: int) -> Vector:
+async def worker(
+    net: Net,
+    plan: Plan,
+    train: Train,
+    d: int,
+    *,
+    admit: Callable[[Turn, Vector], bool] = lambda turn, model: True,
+) -> Vector:
     """A worker's whole life: answer the newest model until the final one, which it returns.
 
     ``train(round, model)`` gives the update for the round; it may be asked the same twice, when
-    the server restarted, and must then answer the same.
+    the server restarted, and must then answer the same. ``admit`` may refuse a model that
+    contradicts what this worker has stored: it is then not answered.
     """
     after = BEFORE_ALL
     while True:
         after, model = await next_model(net, plan.server, after, d)
         if model.final:
             return np.array(model.vector)
-        send_update(net, plan.server, after, train(model.round, model.vector))
+        turn = (after[0], model.round)
+        if admit(turn, model.vector):
+            send_update(net, plan.server, after, train(model.round, model.vector))
 
 
 def _close_round(plan: Plan, state: State, got: Collected, trace: Trace) -> State:

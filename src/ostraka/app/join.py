@@ -1,0 +1,331 @@
+"""`ostraka join`: this party's part of a federation, over real connections, until it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ostraka.app import agree
+from ostraka.app.build import Recipe, build
+from ostraka.app.config import Config, PartyEntry, load
+from ostraka.app.errors import Exit, UserError
+from ostraka.app.folder import Folder
+from ostraka.app.identities import opened, passphrase_source
+from ostraka.app.library import check_same
+from ostraka.app.site import LATER, Site, app_digest, enforce, load_site
+from ostraka.crypto.sign import parse_identity
+from ostraka.drivers.connection import Refusal
+from ostraka.drivers.identity import Identity
+from ostraka.drivers.journal import DamagedJournalError
+from ostraka.drivers.node import Ended, Node, Patience
+from ostraka.drivers.tcp import Handlers, Peer, Transport, to_address
+from ostraka.drivers.tls import PinnedTls
+from ostraka.drivers.trace import Reader, Record
+from ostraka.net import Abort, Timeout
+
+SITE = "site.toml"
+RELAY = "relay"
+
+
+@dataclass(frozen=True)
+class Membership:
+    """One party of one federation on this machine: everything that is decided before it speaks."""
+
+    config: Config
+    federation: Path
+    site: Site
+    identity: Identity
+    passphrase: Callable[[], bytes] | None
+    entry: PartyEntry
+
+    @property
+    def me(self) -> str:
+        """This party's name."""
+        return self.entry.name
+
+    @property
+    def state(self) -> Path:
+        """Where this party keeps its state of this federation."""
+        return self.site.place.state_dir / self.config.federation.name / self.me
+
+
+def membership(federation: Path, identity: Path, site: Path | None, ask: bool) -> Membership:
+    """Read and check the files that make a party. Raises UserError: 64, 66, 77.
+
+    ``ask``: whether somebody is there to type a passphrase, if the key has one.
+    """
+    config = load(federation)
+    beside = identity.parent / SITE
+    policy = load_site(site if site is not None else beside if beside.exists() else None)
+    passphrase = passphrase_source(policy.place.passphrase_file, ask)
+    own = opened(identity, passphrase)
+    return Membership(config, federation, policy, own, passphrase, _entry(config, federation, own))
+
+
+def _entry(config: Config, federation: Path, own: Identity) -> PartyEntry:
+    """The table of the party that has this key."""
+    if not config.party:
+        raise UserError(f"{federation} has no [[party]] tables: it can only be simulated")
+    entry = next((p for p in config.party if p.identity == own.text), None)
+    if entry is None:
+        raise UserError(
+            f"the key of {own.path} ({own.fingerprint}) is in no [[party]] table of {federation}: "
+            f'add identity = "{own.text}" to yours, and send the file to all others',
+            Exit.IDENTITY,
+        )
+    if entry.name != own.name:
+        raise UserError(
+            f"{own.path} is the identity of {own.name!r}, but {federation} gives its key to "
+            f"{entry.name!r}: the names must agree",
+            Exit.IDENTITY,
+        )
+    without = [p.name for p in config.party if p.identity is None]
+    if without:
+        raise UserError(f"{federation}: {', '.join(without)} have no identity yet")
+    return entry
+
+
+def permitted(member: Membership) -> Recipe:
+    """Hold the federation against the site's policy before anything of it runs; gives its recipe.
+
+    Raises UserError (64) with every clashing line.
+    """
+    config, base = member.config, member.federation.resolve().parent
+    later: Literal["later"] | None = None if config.privacy is None else LATER
+    enforce(
+        member.site,
+        config,
+        member.federation,
+        epsilon=later,
+        app_digest=app_digest(config, base),
+    )
+    return build(config)
+
+
+def join(
+    federation: Path,
+    identity: Path,
+    site: Path | None,
+    *,
+    ask: bool = False,
+    readers: tuple[Reader, ...] = (),
+    stopping: Callable[[], bool] = lambda: False,
+    lie: str | None = None,
+) -> Record:
+    """Take part until the federation ends; gives this party's summary.
+
+    Started again, it goes on where it stopped. ``lie`` is for rehearsals: the attack that this
+    worker mounts. Raises UserError with the exit code of docs/exit-codes.md.
+    """
+    member = membership(federation, identity, site, ask)
+    recipe = permitted(member)
+    if member.entry.role == RELAY:
+        from ostraka.app.relaying import relay
+
+        return relay(member, readers, stopping)
+    from threadpoolctl import threadpool_limits
+
+    try:
+        with threadpool_limits(limits=1):
+            return _take_part(member, recipe, readers, stopping, lie)
+    except DamagedJournalError as damage:
+        raise UserError(str(damage), Exit.STORAGE) from None
+
+
+def _take_part(
+    member: Membership,
+    recipe: Recipe,
+    readers: tuple[Reader, ...],
+    stopping: Callable[[], bool],
+    lie: str | None,
+) -> Record:
+    folder = _folder(member)
+    with folder.locked():
+        if (done := _finished(folder)) is not None:
+            return done
+        role = _role(member, recipe, folder, lie)
+        for reader in readers:
+            role.trace.add(reader)
+        try:
+            return _live(member, folder, role, stopping)
+        finally:
+            role.close()
+
+
+def _role(member: Membership, recipe: Recipe, folder: Folder, lie: str | None) -> Any:
+    from ostraka.app.assemble import assemble_own
+    from ostraka.app.roles import ServerRole, WorkerRole
+    from ostraka.crypto.prg import Prg
+
+    config, base = member.config, member.federation.resolve().parent
+    secret = None if config.privacy is None else Prg(os.urandom(32))
+    place = member.site.place
+    if lie is not None:
+        from ostraka.app.liar import LiarRole
+
+        return LiarRole(config, recipe, folder, member.me, lie, base, place.data_dir)
+    own = assemble_own(config, recipe, base, place.data_dir, member.me, secret)
+    _check_start(folder, own.about)
+    if member.entry.role == "server":
+        return ServerRole(config, recipe, own, folder)
+    if config.privacy is not None:
+        spent = own.epsilon(config.federation.rounds, complete=False)
+        enforce(
+            member.site,
+            config,
+            member.federation,
+            epsilon=None if spent is None else spent["local"],
+            app_digest=app_digest(config, base),
+        )
+    return WorkerRole(config, recipe, own, folder, member.me, secret=secret is not None)
+
+
+def _folder(member: Membership) -> Folder:
+    """This party's state: as it was left, or made now."""
+    if (member.state / "federation.toml").exists():
+        folder = Folder.existing(member.state)
+        check_same(folder.config(), member.config, member.state)
+        return folder
+    base = str(member.federation.resolve().parent)
+    try:
+        return Folder.new(member.state, member.config, {"base": base, "party": member.me})
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or member.state}: {error.strerror}", Exit.STORAGE
+        ) from None
+
+
+def _check_start(folder: Folder, about: Mapping[str, Any]) -> None:
+    """Refuse to go on with another app file or initial model than this party began with."""
+    from ostraka.drivers.checkpoint import write_durably
+
+    facts = folder.facts()
+    if "initial_model" not in facts:
+        write_durably(folder.about, json.dumps({**facts, **about}).encode())
+        return
+    for key, value in about.items():
+        if facts.get(key) != value:
+            raise UserError(
+                f"the {key.replace('_', ' ')} has changed since this party began the run in "
+                f"{folder.path}; a run goes on only as it began",
+                Exit.DIFFERS,
+            )
+
+
+def _finished(folder: Folder) -> Record | None:
+    """The summary of a run that this party has finished already."""
+    try:
+        found: Record = json.loads(folder.summary.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return found
+
+
+def _live(member: Membership, folder: Folder, role: Any, stopping: Callable[[], bool]) -> Record:
+    config = member.config
+    network = config.network
+    wait_s = network.round_deadline_s if role.resumed else network.join_deadline_s
+    node = Node(
+        member.me,
+        role.program,
+        lambda handlers: transport(member, role.peers, role.expects, handlers),
+        patience=Patience(
+            needs=role.quorum,
+            join_s=min(wait_s, network.join_deadline_s),
+            give_up_s=network.give_up_s,
+            linger_s=network.round_deadline_s,
+            refusals=len(role.peers) - role.quorum,
+        ),
+        trace=role.trace,
+        limits=role.limits,
+        held=role.held,
+        ready=role.ready,
+        stopping=stopping,
+    )
+    role.traffic = node
+    role.begin()
+    ended = node.run()
+    if ended.status != "done":
+        raise _failure(member, role, ended)
+    from ostraka.app.output import write_party
+
+    weights = role.assembly.weights(role.model(ended.result))
+    return write_party(folder, role.finish(ended.result), weights, report=role.reports)
+
+
+def transport(
+    member: Membership,
+    peers: tuple[str, ...],
+    expects: Callable[[str], Mapping[str, int]],
+    handlers: Handlers,
+) -> Transport:
+    """This party's connections, with pinned TLS, as the federation and site files say."""
+    config = member.config
+    keys = {p.name: parse_identity(p.identity or "") for p in config.party}
+    linked = {name: _peer(member, name, expects(name)) for name in peers}
+    return Transport(
+        member.me,
+        linked,
+        PinnedTls(member.identity, {name: keys[name] for name in peers}, member.passphrase),
+        handlers,
+        context=agree.federation_digest(config),
+        details=agree.encode(agree.digests(config)),
+        listen=member.site.listens_at(config, member.me),
+    )
+
+
+def _peer(member: Membership, name: str, expects: Mapping[str, int]) -> Peer:
+    """How a peer is met: of two parties with addresses the later one in the file dials."""
+    config = member.config
+    order = [p.name for p in config.party]
+    theirs = member.site.address_of(config, name)
+    ours = member.site.listens_at(config, member.me)
+    if theirs is not None and (ours is None or order.index(name) < order.index(member.me)):
+        return Peer(name, expects, to_address(theirs))
+    if ours is not None:
+        return Peer(name, expects)
+    raise UserError(
+        f"neither {member.me} nor {name} has an address: give one of them an address, or add a "
+        '[[party]] with role = "relay" and an address that both can reach'
+    )
+
+
+def _failure(member: Membership, role: Any, ended: Ended) -> UserError:
+    """Why this party's life ended too early, with its exit code."""
+    again = "state is kept; the same command goes on"
+    role.trace("stopped", why=ended.status)
+    match ended.status:
+        case "stopped":
+            return UserError(f"stopped; {again}", Exit.STOPPED)
+        case "alone":
+            return UserError(
+                f"{', '.join(ended.missing)} could not be reached in time; {again}",
+                Exit.UNAVAILABLE,
+            )
+        case "refused" if ended.refusal is not None:
+            return _refused(member, *ended.refusal)
+        case _:
+            pass
+    match ended.error:
+        case Timeout() as timeout:
+            return UserError(f"nobody answered in time ({timeout}); {again}", Exit.UNAVAILABLE)
+        case Abort(reason=reason, blamed=blamed):
+            code = Exit.PROTOCOL if blamed else Exit.STOPPED
+            return UserError(f"{reason}; {again}", code)
+        case _:
+            raise AssertionError(f"a party ended as {ended}")
+
+
+def _refused(member: Membership, peer: str, refusal: Refusal) -> UserError:
+    """Another party will not talk to this one."""
+    if refusal.code == "configuration":
+        theirs = agree.decode(refusal.details)
+        fields = [] if theirs is None else agree.differing(agree.digests(member.config), theirs)
+        return UserError(agree.difference_text(peer, fields), Exit.DIFFERS)
+    if refusal.code == "identity":
+        return UserError(f"{peer} refuses this party: {refusal.text}", Exit.IDENTITY)
+    return UserError(f"{peer} refuses this party: {refusal.text}", Exit.PROTOCOL)

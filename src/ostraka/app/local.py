@@ -1,0 +1,328 @@
+"""`ostraka local`: a whole federation as real processes on this machine, for rehearsals.
+
+Every party gets an identity and a folder of its own and runs `ostraka join`, over TLS on
+loopback. Faults happen on demand: parties are killed and started again, links are slowed down,
+cut and partitioned by a proxy between them, workers lie.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from ostraka.app.build import BUILTIN, build
+from ostraka.app.config import Config, load
+from ostraka.app.errors import Exit, UserError
+from ostraka.app.folder import stamped
+from ostraka.app.library import folder_of, overrides
+from ostraka.app.rehearsal import Rehearsal
+from ostraka.drivers.checkpoint import write_durably
+from ostraka.drivers.identity import create
+from ostraka.drivers.proxy import Faults, ProxyThread
+from ostraka.drivers.trace import Record
+from ostraka.learn.initial import FILE as INITIAL
+
+FEDERATION = "federation.toml"
+LEAVE_S = 6.0
+Show = Callable[[str, Record], None]
+
+
+def local(
+    federation: Path | None,
+    flags: Mapping[str, Any],
+    rehearsal: Rehearsal,
+    *,
+    out: Path | None,
+    resume: bool,
+    data_dir: Path | None,
+    show: Show,
+    stopping: Callable[[], bool] = lambda: False,
+) -> Record:
+    """Run it to its end; gives the server's summary. ``show`` gets every party's every event.
+
+    Raises UserError with the server's exit code when it fails, 64 for what cannot be rehearsed.
+    """
+    if resume:
+        place, config = _existing(out)
+    else:
+        config = load(federation, overrides(flags))
+        build(config)
+        place = stamped(config.federation.name) if out is None else out
+        config = _set_up(place, config, folder_of(federation), data_dir)
+    rehearsal.check(config)
+    with ProxyThread() as proxies:
+        run = _Run(place, config, rehearsal, show, proxies)
+        return run.to_the_end(stopping)
+
+
+# --- set-up ---------------------------------------------------------------------------------
+
+
+def _existing(out: Path | None) -> tuple[Path, Config]:
+    if out is None:
+        raise UserError("--resume needs --out DIR, the folder of the run to go on with")
+    return out, load(out / FEDERATION)
+
+
+def _set_up(place: Path, config: Config, base: Path, data_dir: Path | None) -> Config:
+    """Make identities, one site file a party, and the federation file that names them all."""
+    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+        raise UserError(f"{place} is not empty: name a new or empty folder with --out")
+    place.mkdir(parents=True, exist_ok=True)
+    app = None
+    if config.training.app != BUILTIN:
+        app = f"{config.training.app.partition(':')[0]}.py"
+    for name in (app, INITIAL if config.training.initial_model else None):
+        if name is not None:
+            shutil.copyfile(base / name, place / name)
+    parties = []
+    for name in (config.server, *config.workers):
+        home = place / "parties" / name
+        home.mkdir(parents=True)
+        identity = create(name, home / f"{name}.pem")
+        entry = {"name": name, "role": "worker", "identity": identity.text}
+        if name == config.server:
+            entry |= {"role": "server", "address": f"127.0.0.1:{_free_port()}"}
+        parties.append(entry)
+    raw = config.model_dump(exclude_none=True)
+    raw["party"] = parties
+    raw["simulation"].pop("parties", None)
+    write_durably(place / FEDERATION, tomli_w.dumps(raw).encode())
+    made = load(place / FEDERATION)
+    for name in (made.server, *made.workers):
+        _write_site(place, made, name, data_dir, {})
+    return made
+
+
+def _write_site(
+    place: Path, config: Config, name: str, data_dir: Path | None, reach: Mapping[str, str]
+) -> None:
+    """A site file that allows exactly this rehearsal."""
+    from ostraka.app.site import app_digest
+
+    digest = app_digest(config, place)
+    allow: Record = {"trust": [config.federation.trust], "min_workers": 1}
+    if digest != BUILTIN:
+        allow["app"] = digest
+    site: Record = {"allow": allow, "place": {"state_dir": "state"}, "reach": dict(reach)}
+    if name == config.server:
+        site["place"]["listen"] = next(p.address for p in config.party if p.name == name)
+    if data_dir is not None:
+        site["place"]["data_dir"] = str(data_dir.absolute())
+    (place / "parties" / name / "site.toml").write_text(tomli_w.dumps(site), encoding="utf-8")
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+# --- the run --------------------------------------------------------------------------------
+
+
+@dataclass
+class _Process:
+    """A party's process and what it said last."""
+
+    name: str
+    process: subprocess.Popen[str]
+    ended: int | None = None
+    last: Record = field(default_factory=dict)
+    complaint: str = ""
+
+
+class _Run:
+    """Starts the parties, hears them all, makes the faults happen, waits for the end."""
+
+    def __init__(
+        self,
+        place: Path,
+        config: Config,
+        rehearsal: Rehearsal,
+        show: Show,
+        proxies: ProxyThread,
+    ) -> None:
+        self._place, self._config, self._rehearsal = place, config, rehearsal
+        self._show = show
+        self._proxies = proxies
+        self._ports: dict[str, int] = {}
+        self._heard: queue.SimpleQueue[tuple[_Process, Record | None]] = queue.SimpleQueue()
+        self._parties: dict[str, _Process] = {}
+        self._kills = list(rehearsal.kills)
+        self._cuts: dict[Any, str] = {}
+        self._began: float | None = None
+
+    def to_the_end(self, stopping: Callable[[], bool]) -> Record:
+        """Run until every party has ended."""
+        self._build_links()
+        try:
+            for name in (self._config.server, *self._config.workers):
+                self._start(name)
+            while any(p.ended is None for p in self._parties.values()):
+                if stopping():
+                    raise UserError(
+                        "stopped; state kept; go on with: ostraka local --resume "
+                        f"--out {self._place}",
+                        Exit.STOPPED,
+                    )
+                self._hear()
+                self._partition()
+                if self._parties[self._config.server].ended not in (None, 0):
+                    break
+        finally:
+            self._end_all()
+        return self._result()
+
+    def _result(self) -> Record:
+        server = self._parties[self._config.server]
+        if server.ended != 0:
+            code = Exit(server.ended) if server.ended in list(Exit) else Exit.BUG
+            raise UserError(f"{server.name} ended: {server.complaint or server.ended}", code)
+        failed = {p.name: p.complaint or f"exit {p.ended}" for p in self._others() if p.ended}
+        return {**server.last, "failed": failed, "path": str(self._place)}
+
+    def _others(self) -> list[_Process]:
+        return [p for p in self._parties.values() if p.name != self._config.server]
+
+    def _build_links(self) -> None:
+        """With faults on the links every worker reaches the server through a proxy of its own."""
+        server = next(p for p in self._config.party if p.name == self._config.server)
+        if not self._rehearsal.on_links or server.address is None:
+            return
+        port = int(server.address.rpartition(":")[2])
+        faults = Faults(delay_s=self._rehearsal.delay_s, cut_chance=self._rehearsal.cut)
+        for number, name in enumerate(self._config.workers):
+            seed = self._config.federation.seed + number
+            self._ports[name] = self._proxies.add(("127.0.0.1", port), faults, seed)
+            self._reach(name, {server.name: f"127.0.0.1:{self._ports[name]}"})
+
+    def _reach(self, name: str, reach: Mapping[str, str]) -> None:
+        import tomllib
+
+        path = self._place / "parties" / name / "site.toml"
+        site = tomllib.loads(path.read_text(encoding="utf-8"))
+        site["reach"] = dict(reach)
+        path.write_text(tomli_w.dumps(site), encoding="utf-8")
+
+    def _start(self, name: str) -> None:
+        home = self._place / "parties" / name
+        command = [sys.executable, "-m", "ostraka.app.cli", "join", str(self._place / FEDERATION)]
+        command += ["--identity", str(home / f"{name}.pem"), "--json"]
+        lie = self._rehearsal.lie_of(name, self._config)
+        if lie is not None:
+            command += ["--lie", lie]
+        environment = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", **os.environ}
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        party = self._parties[name] = _Process(name, process)
+        for target in (self._read_events, self._read_complaints):
+            threading.Thread(target=target, args=(party,), daemon=True).start()
+
+    def _read_events(self, party: _Process) -> None:
+        """In a thread: what the party says, then that it ended."""
+        assert party.process.stdout is not None, "it was asked for"
+        for line in party.process.stdout:
+            try:
+                record = json.loads(line)
+            except ValueError:
+                record = {"event": "said", "text": line.rstrip()}
+            self._heard.put((party, record))
+        party.process.wait()
+        self._heard.put((party, None))
+
+    def _read_complaints(self, party: _Process) -> None:
+        assert party.process.stderr is not None, "it was asked for"
+        for line in party.process.stderr:
+            party.complaint = line.strip().removeprefix("ostraka: ") or party.complaint
+
+    def _hear(self) -> None:
+        """One event, and what follows from it."""
+        try:
+            party, record = self._heard.get(timeout=0.1)
+        except queue.Empty:
+            return
+        if record is None:
+            if self._parties[party.name] is party:
+                party.ended = party.process.returncode
+                if party.ended:
+                    self._show(party.name, _ended(party))
+            return
+        if record["event"] == "summary":
+            party.last = {k: v for k, v in record.items() if k != "event"}
+        self._show(party.name, record)
+        if party.name == self._config.server and record["event"] in ("run", "resumed", "round"):
+            self._began = self._began or time.monotonic()
+            self._kill(int(record.get("round", 0)))
+
+    def _kill(self, done: int) -> None:
+        """kill -9 whoever is to die after so many rounds, and start it again."""
+        for kill in [k for k in self._kills if k.round <= done]:
+            self._kills.remove(kill)
+            party = self._parties[kill.party]
+            if party.ended is not None:
+                continue
+            party.process.kill()
+            party.process.wait()
+            self._show(kill.party, {"event": "killed", "round": done})
+            self._start(kill.party)
+
+    def _partition(self) -> None:
+        """Hold or release the links that a partition cuts, by the time since the first round."""
+        if self._began is None:
+            return
+        now = time.monotonic() - self._began
+        for name, port in self._ports.items():
+            held = any(
+                p.start_s <= now < p.end_s and (name in p.group) != (self._config.server in p.group)
+                for p in self._rehearsal.partitions
+            )
+            before = self._cuts.get(name) == "held"
+            if held != before:
+                (self._proxies.hold if held else self._proxies.release)(port)
+                self._cuts[name] = "held" if held else "free"
+                self._show(name, {"event": "partitioned" if held else "healed"})
+
+    def _end_all(self) -> None:
+        """Nothing is left running."""
+        for party in self._parties.values():
+            if party.process.poll() is None:
+                party.process.send_signal(signal.SIGTERM)
+        until = time.monotonic() + LEAVE_S
+        for party in self._parties.values():
+            try:
+                party.process.wait(max(0.1, until - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                party.process.kill()
+                party.process.wait()
+            if party.ended is None:
+                party.ended = party.process.returncode
+
+
+def _ended(party: _Process) -> Record:
+    return {"event": "ended", "code": party.ended, "text": party.complaint}
+
+
+def names_of(config: Config) -> Sequence[str]:
+    """Every party of a rehearsal, the server first."""
+    return (config.server, *config.workers)

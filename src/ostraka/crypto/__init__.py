@@ -1,0 +1,1 @@
+"""Cryptography over `cryptography` and hashlib: no files, no clock, no hidden randomness."""
