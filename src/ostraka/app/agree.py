@@ -69,11 +69,11 @@ def decode(body: bytes) -> dict[str, bytes] | None:
         length = body[at] if at < len(body) else 0
         key = body[at + 1 : at + 1 + length]
         end = at + 1 + length + SIZE
-        if end > len(body) or not _is_key(key) or key <= last:
+        if not _is_key(key) or key <= last:
             return None
         found[key.decode("ascii")] = body[end - SIZE : end]
         at, last = end, key
-    return found if at == len(body) else None
+    return found if at == len(body) else None  # neither cut short nor longer
 
 
 def differing(ours: Mapping[str, bytes], theirs: Mapping[str, bytes]) -> list[str]:

@@ -6,7 +6,6 @@ only if the site allows its digest.
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -34,6 +33,7 @@ from ostraka.drivers.trace import as_json
 if TYPE_CHECKING:
     from ostraka.drivers.identity import Identity
 
+SITE = "site.toml"
 WORKER, RELAY = "worker", "relay"
 SOON = timedelta(days=30)
 STYLES = {OK: "green", WARN: "yellow", FAIL: "bold red"}
@@ -62,8 +62,11 @@ def doctor(federation: Path | None, identity: Path | None, site: Path | None, js
     """Print every check as it ends; gives the exit code of the first that failed, else 0.
 
     Without a federation file only the machine is looked at; without an identity, only what does
-    not depend on which party this is.
+    not depend on which party this is; without ``site``, site.toml beside the identity counts, if
+    there is one, as for `join`.
     """
+    if site is None and identity is not None and (beside := identity.parent / SITE).exists():
+        site = beside
     console = Console()
     found = []
     for check in examine(federation, identity, site):
@@ -239,19 +242,28 @@ def network(patient: Patient, config: Config) -> Iterator[Check]:
 
 
 def dialled(site: Site, config: Config, name: str | None) -> dict[str, Host]:
-    """The peers with an address that ``name`` has to do with, and where it looks for them.
+    """The peers that ``name`` dials, and where; without a name, all that have an address.
 
-    Workers do not talk to each other. None for a name means all.
+    Workers do not talk to each other. Of two parties with addresses the later one in the file
+    dials; two without meet at the relay, which dials nobody.
     """
     roles = {entry.name: entry.role for entry in config.party}
-    mine = None if name is None else roles[name]
+    addresses = {peer: site.address_of(config, peer) for peer in roles}
+    if name is None:
+        return {peer: at for peer, at in addresses.items() if at is not None}
+    ours, order = site.listens_at(config, name), list(roles)
+    relay = next((peer for peer in order if roles[peer] == RELAY), name)
     found = {}
-    for peer, role in roles.items():
-        if mine == role == WORKER:
+    for peer in order:
+        apart = roles[peer] == roles[name] == WORKER or RELAY in (roles[peer], roles[name])
+        if peer == name or apart:
             continue
-        at = None if peer == name else site.address_of(config, peer)
-        if at is not None:
-            found[peer] = at
+        to = relay if addresses[peer] is None else peer
+        at = addresses[to]
+        if at is not None and (
+            ours is None or (to == peer and order.index(peer) < order.index(name))
+        ):
+            found[to] = at
     return found
 
 
@@ -304,7 +316,7 @@ def _tried(patient: Patient, config: Config, name: str) -> Tried:
     from ostraka.app.assemble import APP_FAULTS, assemble_own
 
     recipe = patient.recipe or build(config)
-    data_dir = patient.site.place.data_dir or _environment_data()
+    data_dir = patient.site.place.data_dir
     with redirect_stdout(sys.stderr):  # what an app prints must not stand among our lines
         own = assemble_own(config, recipe, patient.base, data_dir, name, None)
         size, trainer = int(own.initial.size), own.trainers.get(name)
@@ -328,11 +340,6 @@ def _rounds(trainer: Any, start: Any, rounds: int) -> tuple[Any, float]:
         begun = time.perf_counter()
         update = trainer.peek(1, start)
     return update, time.perf_counter() - begun
-
-
-def _environment_data() -> Path | None:
-    given = os.environ.get("OSTRAKA_DATA")
-    return Path(given) if given else None
 
 
 def _seconds(tried: Tried, config: Config) -> Check:

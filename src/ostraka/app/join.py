@@ -22,6 +22,7 @@ from ostraka.drivers.connection import Refusal
 from ostraka.drivers.identity import Identity
 from ostraka.drivers.journal import DamagedJournalError
 from ostraka.drivers.node import Ended, Node, Patience
+from ostraka.drivers.relay import through
 from ostraka.drivers.tcp import Handlers, Peer, Transport, to_address
 from ostraka.drivers.tls import PinnedTls
 from ostraka.drivers.trace import Reader, Record
@@ -266,20 +267,24 @@ def transport(
     """This party's connections, with pinned TLS, as the federation and site files say."""
     config = member.config
     keys = {p.name: parse_identity(p.identity or "") for p in config.party}
-    linked = {name: _peer(member, name, expects(name)) for name in peers}
+    context = agree.federation_digest(config)
+    linked = {name: _peer(member, name, expects(name), context) for name in peers}
     return Transport(
         member.me,
         linked,
         PinnedTls(member.identity, {name: keys[name] for name in peers}, member.passphrase),
         handlers,
-        context=agree.federation_digest(config),
+        context=context,
         details=agree.encode(agree.digests(config)),
         listen=member.site.listens_at(config, member.me),
     )
 
 
-def _peer(member: Membership, name: str, expects: Mapping[str, int]) -> Peer:
-    """How a peer is met: of two parties with addresses the later one in the file dials."""
+def _peer(member: Membership, name: str, expects: Mapping[str, int], context: bytes) -> Peer:
+    """How a peer is met: of two parties with addresses the later one in the file dials.
+
+    Two without meet at the relay, where the earlier one plays the server.
+    """
     config = member.config
     order = [p.name for p in config.party]
     theirs = member.site.address_of(config, name)
@@ -288,9 +293,20 @@ def _peer(member: Membership, name: str, expects: Mapping[str, int]) -> Peer:
         return Peer(name, expects, to_address(theirs))
     if ours is not None:
         return Peer(name, expects)
-    raise UserError(
-        f"neither {member.me} nor {name} has an address: give one of them an address, or add a "
-        '[[party]] with role = "relay" and an address that both can reach'
+    relay = next((p for p in config.party if p.role == RELAY), None)
+    at = None if relay is None else member.site.address_of(config, relay.name)
+    if relay is None or at is None:
+        raise UserError(
+            f"neither {member.me} nor {name} has an address: give one of them an address, or add "
+            'a [[party]] with role = "relay" and an address that both can reach'
+        )
+    pin = {relay.name: parse_identity(relay.identity or "")}
+    security = PinnedTls(member.identity, pin, member.passphrase)
+    return Peer(
+        name,
+        expects,
+        through(to_address(at), security, relay.name, name, context),
+        accepting=order.index(member.me) < order.index(name),
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -32,6 +33,7 @@ from ostraka.app.tables import line_of, normal, read, sentence
 
 LATER: Literal["later"] = "later"
 """Stands for an epsilon that is not known yet, because the app has not been read."""
+DATA = "OSTRAKA_DATA"
 HINT = "; write one, or leave --site out to allow the defaults of docs/site-file.md"
 
 
@@ -71,15 +73,6 @@ class Place(Section):
         if value != "cpu":
             raise ValueError(f'this version computes on "cpu" only, got {value!r}')
         return value
-
-    def below(self, base: Path) -> Place:
-        """The same with every path absolute; relative ones start at ``base``, ~ is the home."""
-        paths = {
-            name: base.absolute() / value.expanduser()
-            for name in type(self).model_fields
-            if isinstance(value := getattr(self, name), Path)
-        }
-        return self.model_copy(update=paths)
 
 
 class Tables(Section):
@@ -141,7 +134,7 @@ def load_site(path: Path | None) -> Site:
     Raises UserError: 66 for a missing file, 64 for anything that does not fit.
     """
     if path is None:
-        return Site(Allow(), Place().below(Path.cwd()), {})
+        return Site(Allow(), _placed(Place(), Path.cwd()), {})
     raw = read(path, "site file", HINT)
     reach = raw.pop("reach", {})  # its keys are names of parties, not ours to respell
     try:
@@ -150,7 +143,16 @@ def load_site(path: Path | None) -> Site:
         faults = [sentence(fault, Tables) for fault in error.errors()]
         raise UserError(f"{path}: " + "; ".join(faults)) from None
     text = path.read_text(encoding="utf-8")
-    return Site(tables.allow, tables.place.below(path.parent), dict(tables.reach), path, text)
+    return Site(tables.allow, _placed(tables.place, path.parent), dict(tables.reach), path, text)
+
+
+def _placed(place: Place, base: Path) -> Place:
+    """The same with every path absolute; relative ones start at ``base``, ~ is the home."""
+    named = {key: getattr(place, key) for key in Place.model_fields}
+    paths = {k: base.absolute() / v.expanduser() for k, v in named.items() if isinstance(v, Path)}
+    if place.data_dir is None and (data := os.environ.get(DATA)):
+        paths["data_dir"] = Path(data).absolute()
+    return place.model_copy(update=paths)
 
 
 def app_digest(config: Config, base: Path) -> str:

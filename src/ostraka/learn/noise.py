@@ -108,6 +108,7 @@ class SecretDraws:
             noisy /= grid
             np.rint(noisy, out=noisy)
             noisy *= grid
+            noisy += 0.0  # one zero, whichever side it was rounded from
             part[:] = noisy
 
     def _uniform(self, count: int) -> np.ndarray:

@@ -239,7 +239,7 @@ class Trainer:
             after += direction
             np.copyto(sent, after)
         else:
-            np.add(direction, np.float32(0), out=sent)  # as to a momentum of zeros: no -0.0
+            np.copyto(sent, direction)
         if self._training.clip is not None:
             _clip(sent, self._training.clip)
         if self._privacy is not None and self._privacy.unit == "participant":
