@@ -242,6 +242,21 @@ def join(
         commands.join(federation, identity, site, json_, interrupt, lie)
 
 
+@app.command(epilog="Example: ostraka doctor federation.toml --identity hospital-a.pem")
+def doctor(
+    federation: Annotated[
+        Path | None, typer.Argument(help="The federation file; left out: the machine only.")
+    ] = None,
+    identity: Annotated[Path | None, typer.Option(help="This party's identity file.")] = None,
+    site: SiteFile = None,
+    json_: Json = False,
+) -> int:
+    """Look at machine, files, peers and a trial of training; say what to mend."""
+    from ostraka.app.doctor import doctor as job
+
+    return job(federation, identity, site, json_)
+
+
 @app.command(epilog="Example: ostraka local --n 8 --rounds 30 --kill worker-3@10 --delay 50ms")
 def local(
     federation: File = None,

@@ -134,6 +134,7 @@ class Folder:
 
 
 def stamped(name: str) -> Path:
+    """A folder below runs/ that is not there yet: the name and the time."""
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     path = Path("runs") / f"{name}-{stamp}"
     number = 1

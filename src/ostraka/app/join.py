@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from ostraka.app import agree
-from ostraka.app.build import Recipe, build
+from ostraka.app.build import BUILTIN, Recipe, build
 from ostraka.app.config import Config, PartyEntry, load
 from ostraka.app.errors import Exit, UserError
 from ostraka.app.folder import Folder
@@ -130,11 +132,24 @@ def join(
         return relay(member, readers, stopping)
     from threadpoolctl import threadpool_limits
 
+    _limit_memory(member.site.place.memory_limit_mb)
     try:
         with threadpool_limits(limits=1):
             return _take_part(member, recipe, readers, stopping, lie)
     except DamagedJournalError as damage:
         raise UserError(str(damage), Exit.STORAGE) from None
+    except MemoryError:
+        raise UserError(
+            "out of memory; state is kept; raise place.memory_limit_mb in site.toml if it is set",
+            Exit.STOPPED,
+        ) from None
+
+
+def _limit_memory(megabytes: int | None) -> None:
+    """Let this process allocate no more than the site allows (10^6 bytes each)."""
+    if megabytes is not None:
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        resource.setrlimit(resource.RLIMIT_DATA, (megabytes * 1_000_000, hard))
 
 
 def _take_part(
@@ -151,10 +166,24 @@ def _take_part(
         role = _role(member, recipe, folder, lie)
         for reader in readers:
             role.trace.add(reader)
-        try:
+        with ExitStack() as stack:
+            stack.callback(role.close)
+            at = member.site.metrics_at()
+            if at is not None:
+                stack.callback(_metrics(member, role, at))
             return _live(member, folder, role, stopping)
-        finally:
-            role.close()
+
+
+def _metrics(member: Membership, role: Any, at: tuple[str, int]) -> Callable[[], None]:
+    """Start the metrics endpoint; gives what stops it."""
+    from ostraka.drivers.metrics import Metrics, MetricsMissing
+
+    try:
+        metrics = Metrics(member.me, role.name)
+    except MetricsMissing as missing:
+        raise UserError(str(missing)) from None
+    role.trace.add(metrics)
+    return metrics.serve(at)
 
 
 def _role(member: Membership, recipe: Recipe, folder: Folder, lie: str | None) -> Any:
@@ -171,6 +200,8 @@ def _role(member: Membership, recipe: Recipe, folder: Folder, lie: str | None) -
         return LiarRole(config, recipe, folder, member.me, lie, base, place.data_dir)
     own = assemble_own(config, recipe, base, place.data_dir, member.me, secret)
     _check_start(folder, own.about)
+    if own.about["app"] not in (BUILTIN, app_digest(config, base).removeprefix("sha256:")):
+        raise UserError(f"the app file {config.training.app} changed while it was read")
     if member.entry.role == "server":
         return ServerRole(config, recipe, own, folder)
     if config.privacy is not None:

@@ -13,7 +13,7 @@ others: a peer that was away so long is merely late.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from ostraka.net import Label
@@ -28,6 +28,7 @@ class _Kept:
 
     sequence: int
     frame: Frame
+    forgotten: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +55,10 @@ class Link:
         self._kept: list[_Kept] = []
         self._bytes = 0
         self._next = 1
-        self._cursor = 0
+        self._cursor = 0  # the last number sent on this connection, or known to be there
+        self._sent = 0  # the last number ever sent to the peer's present process
         self._acknowledged = 0
+        self._newest = 0  # the last number that is kept
         self.peer = bytes(ID_BYTES)
         self.received = 0
         self.lost = 0
@@ -63,38 +66,45 @@ class Link:
     # --- sending ----------------------------------------------------------------------------
 
     def post(self, frame: Frame) -> int:
-        """Queue a frame; gives how many old ones had to go for it."""
+        """Queue a frame; gives how many unacknowledged old ones had to go for it."""
         self._kept.append(_Kept(self._next, frame))
+        self._newest = self._next
         self._next += 1
         self._bytes += frame.size
         return self._shrink()
 
     def next(self) -> tuple[int, Frame] | None:
         """The next frame for this connection with its number, or None."""
-        for kept in self._unsent():
-            self._cursor = kept.sequence
-            return kept.sequence, kept.frame
-        return None
+        if self._newest <= self._cursor:
+            return None
+        kept = next(kept for kept in self._kept if kept.sequence > self._cursor)
+        self._cursor = kept.sequence
+        self._sent = max(self._sent, kept.sequence)
+        return kept.sequence, kept.frame
 
     @property
     def owes(self) -> bool:
-        """Whether the peer has not acknowledged everything."""
-        return any(kept.sequence > self._acknowledged for kept in self._kept)
+        """Whether the peer has not acknowledged everything. May be asked from any thread."""
+        return self._newest > self._acknowledged
 
     @property
     def backlog(self) -> int:
         """Bytes that the peer has not acknowledged."""
-        return sum(k.frame.size for k in self._kept if k.sequence > self._acknowledged)
+        return sum(kept.frame.size for kept in self._kept if not self._had(kept))
 
     def forget(self, labels: Collection[Label]) -> None:
-        """These labels matter no more: what the peer has of them need not be kept."""
-        self._drop(k for k in self._kept if k.frame.label in labels and self._had(k))
+        """These labels matter no more: once the peer has such a frame, it need not be kept."""
+        for kept in self._kept:
+            kept.forgotten |= kept.frame.label in labels
+        self._drop_forgotten()
 
     def acknowledged(self, sequence: int) -> bool:
-        """The peer has everything up to this number; False if it was never sent."""
-        if sequence > self._cursor:
+        """The peer has everything up to this number; False if it was never sent there."""
+        if sequence > self._sent:
             return False
-        self._acknowledged = max(self._acknowledged, sequence)
+        if sequence > self._acknowledged:
+            self._acknowledged = sequence
+            self._drop_forgotten()
         return True
 
     # --- receiving --------------------------------------------------------------------------
@@ -115,20 +125,20 @@ class Link:
         peer alone: it misses or repeats frames of its own.
         """
         if peer != self.peer:
-            self.peer, self.received, self._acknowledged = peer, 0, 0
-        self._acknowledged = max(self._acknowledged, min(has, self._next - 1))
+            self.peer, self.received, self._acknowledged, self._sent = peer, 0, 0, 0
+        self.acknowledged(min(has, self._sent))
         self._cursor = self._acknowledged
-
-    def _unsent(self) -> Iterator[_Kept]:
-        return (kept for kept in self._kept if kept.sequence > self._cursor)
 
     def _had(self, kept: _Kept) -> bool:
         return kept.sequence <= self._acknowledged
 
-    def _drop(self, going: Iterator[_Kept]) -> None:
-        gone = {kept.sequence for kept in going}
-        self._bytes -= sum(k.frame.size for k in self._kept if k.sequence in gone)
-        self._kept = [k for k in self._kept if k.sequence not in gone]
+    def _drop_forgotten(self) -> None:
+        self._keep(lambda kept: not (kept.forgotten and self._had(kept)))
+
+    def _keep(self, wanted: Callable[[_Kept], bool]) -> None:
+        self._kept = [kept for kept in self._kept if wanted(kept)]
+        self._bytes = sum(kept.frame.size for kept in self._kept)
+        self._newest = self._kept[-1].sequence if self._kept else 0
 
     def _shrink(self) -> int:
         """Keep to the bounds; the newest frame always stays. Gives how many unread ones went."""

@@ -29,15 +29,19 @@ FRAME_COST_BYTES = 256
 """What a frame costs beside its body, so that a flood of empty ones is bounded too."""
 TICK_S = 0.2
 TELL_S = 10.0
+FAREWELL = "the other side has left"
+"""Why a connection ended, where the other side said goodbye."""
 
 
 @dataclass(frozen=True)
 class Patience:
     """How long to wait, in seconds, and for how many.
 
-    ``join_s``: for all peers before the program starts; then at least ``needs`` must be there.
-    ``give_up_s``: with fewer than ``needs`` connected while it runs. ``linger_s``: for the
-    acknowledgement of its last words. ``refusals``: how many peers may refuse this party.
+    ``join_s``: for all peers before the program starts; then at least ``needs`` must be there (a
+    party that needs nobody does not wait). ``give_up_s``: with fewer than ``needs`` connected while
+    it runs. ``linger_s``: for the acknowledgement of its last words; with ``sees_off`` also until
+    everybody has left: a peer that dies before it has stored them comes back and asks again.
+    ``refusals``: how many peers may refuse this party.
     """
 
     needs: int
@@ -45,6 +49,7 @@ class Patience:
     give_up_s: float = 600.0
     linger_s: float = 30.0
     refusals: int = 0
+    sees_off: bool = False
 
 
 @dataclass(frozen=True)
@@ -168,6 +173,7 @@ class Node:
         self._inbox = Inbox(limits.unread_bytes + limits.frame_bytes)
         self._reports: dict[str, str] = {}
         self._refusals: dict[str, Refusal] = {}
+        self._left: set[str] = set()
         self._sent: set[Label] = set()
         self._early: list[tuple[str, Frame]] = []
         self._alone_since: float | None = None
@@ -178,7 +184,7 @@ class Node:
                 disconnected=lambda peer: self._inbox.wake(),
                 refused=self._refused,
                 held=held,
-                trace=trace,
+                trace=self._told,
             )
         )
         self._peers = tuple(self._transport.peers)
@@ -212,8 +218,14 @@ class Node:
         if self._inbox.put(peer, frame):
             self._transport.pause(peer)
 
+    def _told(self, event: str, **fields: Any) -> None:
+        if event == "disconnected" and fields["why"] == FAREWELL:
+            self._left.add(fields["peer"])
+        self._trace(event, **fields)
+
     def _connected(self, peer: str, held: str) -> None:
         self._reports[peer] = held
+        self._left.discard(peer)
         self._refusals.pop(peer, None)
         self._inbox.wake()
 
@@ -227,7 +239,7 @@ class Node:
         """Wait for all peers, or for enough when patience ends; None: the program may start."""
         begin = time.monotonic()
         tell_at = begin + 1.0
-        while len(self._transport.connected) < len(self._peers):
+        while self._patience.needs and len(self._transport.connected) < len(self._peers):
             now = time.monotonic()
             if (ended := self._must_end()) is not None:
                 return ended
@@ -254,8 +266,9 @@ class Node:
     def _must_end(self) -> Ended | None:
         if self._stopping():
             return Ended("stopped")
-        if len(self._refusals) > self._patience.refusals:
-            return Ended("refused", refusal=next(iter(self._refusals.items())))
+        refusals = list(self._refusals.items())  # the other thread may take one back meanwhile
+        if len(refusals) > self._patience.refusals:
+            return Ended("refused", refusal=refusals[0])
         return None
 
     # --- the program ------------------------------------------------------------------------
@@ -264,7 +277,8 @@ class Node:
         party = self._party
         party.start(time.monotonic())
         self._send()
-        for peer, frame in self._early:
+        early, self._early = self._early, []
+        for peer, frame in early:
             self._deliver(peer, frame)
         while party.status == "running":
             if (ended := self._must_end() or self._abandoned()) is not None:
@@ -277,8 +291,7 @@ class Node:
             self._send()
         if party.status == "failed":
             return Ended("failed", error=party.error)
-        self._linger()
-        return Ended("done", result=party.result)
+        return Ended("done" if self._linger() else "stopped", result=party.result)
 
     def _wait_s(self) -> float:
         deadline = self._party.deadline
@@ -313,8 +326,20 @@ class Node:
             return Ended("alone", missing=self._absent())
         return None
 
-    def _linger(self) -> None:
-        """Stay until everybody has our last words, or for as long as patience allows."""
+    def _linger(self) -> bool:
+        """Stay until everybody has our last words, or for as long as patience allows.
+
+        False when this party was told to stop meanwhile.
+        """
         until = time.monotonic() + self._patience.linger_s
-        while self._transport.owing and time.monotonic() < until and not self._stopping():
+        while self._awaited() and time.monotonic() < until:
+            if self._stopping():
+                return False
             self._inbox.get(TICK_S / 4)
+        return True
+
+    def _awaited(self) -> bool:
+        """Whether somebody lacks our last words, or may have lost them by dying."""
+        if self._transport.owing:
+            return True
+        return self._patience.sees_off and not self._left.issuperset(self._peers)
