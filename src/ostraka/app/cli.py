@@ -278,8 +278,9 @@ def local(
     kill: Annotated[
         list[str] | None, typer.Option(help="PARTY@ROUND: kill -9 and start again; repeatable.")
     ] = None,
-    partition: Annotated[
-        list[str] | None, typer.Option(help="A,B@10s-20s: cut off from the others; repeatable.")
+    split: Annotated[
+        list[str] | None,
+        typer.Option("--partition", help="A,B@10s-20s: cut off from the others; repeatable."),
     ] = None,
     delay: Annotated[str | None, typer.Option(help="On every link, for example 50ms.")] = None,
     cut: Annotated[
@@ -296,8 +297,8 @@ def local(
     from ostraka.app import commands
     from ostraka.app.rehearsal import rehearsal
 
-    faults = rehearsal(kill or [], partition or [], delay, cut, lie or [])
-    flags = _flags({**locals(), "trust": None})
+    faults = rehearsal(kill or [], split or [], delay, cut, lie or [])
+    flags = _flags(locals())
     with Interrupt() as interrupt:
         commands.local(federation, flags, faults, out, resume, data_dir, json_, interrupt)
 

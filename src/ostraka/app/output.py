@@ -11,7 +11,6 @@ import numpy.typing as npt
 from safetensors.numpy import save
 
 from ostraka.app.folder import Folder
-from ostraka.app.report import write_report
 from ostraka.drivers.checkpoint import write_durably
 from ostraka.drivers.trace import Record, as_json
 
@@ -30,6 +29,8 @@ def write_outputs(
     write_durably(folder.metrics, metrics_csv(records).encode())
     if not report:
         return summary | {"report": None}
+    from ostraka.app.report import write_report  # plots take long to import; workers need none
+
     write_report(folder)
     return summary | {"report": str(folder.report)}
 

@@ -165,7 +165,9 @@ class Together:
     def __call__(self, name: str, record: Record) -> None:
         """Show one event of one party."""
         match record:
-            case {"event": "round" | "run" | "excluded" | "missing" | "waiting"}:
+            case {"event": "round" | "run" | "excluded" | "missing"}:
+                self._progress(record)
+            case {"event": "waiting"} if name == self._leader:
                 self._progress(record)
             case {"event": "killed", "round": round}:
                 self._progress.say(f"{name} killed after round {round}, started again")

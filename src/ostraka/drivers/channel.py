@@ -23,7 +23,11 @@ Source = Callable[[], list[Body] | None]
 
 
 class Channel:
-    """One connection. ``source`` is asked for the next pieces whenever the last ones are out."""
+    """One connection. ``source`` is asked for the next pieces whenever the last ones are out.
+
+    ``on_end`` hears once how it ended (None: the other side closed). ``on_violation`` hears of
+    bytes that are no frames; nothing is read after them, closing is left to the hearer.
+    """
 
     def __init__(
         self,
@@ -32,16 +36,23 @@ class Channel:
         *,
         source: Source,
         on_packet: Callable[[Packet], None],
+        on_violation: Callable[[Violation], None],
         on_end: Callable[[Exception | None], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._sock = sock
         self._fd = sock.fileno()
         self._reader = reader
-        self._source, self._on_packet, self._on_end = source, on_packet, on_end
+        self._source, self._on_packet = source, on_packet
+        self._on_violation, self._on_end = on_violation, on_end
         self._out: deque[memoryview] = deque()
         self._writer_waits = False
+        self._writable_at_all = True
+        self._idle: asyncio.Future[None] | None = None
         self._reading = True
+        self._deaf = False
+        self._again: asyncio.Handle | None = None
+        self.heard_at = self._loop.time()
         self.closed = False
         self._loop.add_reader(self._fd, self._readable)
 
@@ -58,16 +69,37 @@ class Channel:
 
     def resume(self) -> None:
         """Read again."""
-        if not self._reading and not self.closed:
+        if not self._reading and not self._deaf and not self.closed:
             self._reading = True
+            self.heard_at = self._loop.time()
             self._loop.add_reader(self._fd, self._readable)
-            self._loop.call_soon(self._readable)
+            self._later()
 
-    def detach(self) -> socket.socket:
-        """Stop working on the socket and hand it over, open."""
-        self._leave_loop()
-        self.closed = True
-        return self._sock
+    @property
+    def paused(self) -> bool:
+        """Whether nothing is read now, so that silence means nothing."""
+        return not self._reading
+
+    async def depart(self, wait_s: float) -> None:
+        """Send what the source still has, then close so that the other side can read it.
+
+        Nothing is read as a frame any more. What is not out after ``wait_s`` is lost.
+        """
+        self.pause()
+        self._deaf = True
+        end = self._loop.time() + wait_s
+        try:
+            async with asyncio.timeout_at(end):
+                while self._writer_waits and not self.closed:
+                    self._idle = self._loop.create_future()
+                    await self._idle
+        except TimeoutError:
+            pass
+        finally:
+            if not self.closed:
+                self.closed = True
+                self._leave_loop()
+                await part(self._sock, max(0.0, end - self._loop.time()))
 
     def close(self) -> None:
         """Close without a word to ``on_end``."""
@@ -84,51 +116,86 @@ class Channel:
     def _leave_loop(self) -> None:
         self._loop.remove_reader(self._fd)
         self._loop.remove_writer(self._fd)
+        if self._again is not None:
+            self._again.cancel()
+        self._settle()
+
+    # --- in ---------------------------------------------------------------------------------
+
+    def _later(self) -> None:
+        """Read on in the loop's next turn, whatever the socket shows."""
+        if self._again is None:
+            self._again = self._loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        self._again = None
+        self._readable()
 
     def _readable(self) -> None:
         taken = 0
-        try:
-            while taken < BURST_BYTES and self._reading and not self.closed:
+        while taken < BURST_BYTES and self._reading and not self.closed:
+            try:
                 count = self._sock.recv_into(self._reader.room())
-                if count == 0:
-                    self._end(None)
-                    return
-                taken += count
-                packet = self._reader.advance(count)
-                if packet is not None:
-                    self._on_packet(packet)
-                if self._reader.broken:
-                    raise Violation("a frame that is too long ends the connection")
-        except LATER:
-            return
-        except (OSError, Violation) as error:  # ssl.SSLError is an OSError
-            self._end(error)
-            return
-        # TLS may hold decrypted bytes that the socket does not show.
-        if self._reading and not self.closed:
-            self._loop.call_soon(self._readable)
+            except LATER:
+                return
+            except OSError as error:  # ssl.SSLError is one
+                self._end(error)
+                return
+            if count == 0:
+                self._end(None)
+                return
+            taken += count
+            self.heard_at = self._loop.time()
+            self._advance(count)
+        if self._reading and not self.closed and _decrypted(self._sock):
+            self._later()
+
+    def _advance(self, count: int) -> None:
+        """Hand over the frame that these bytes end, if they end one."""
+        try:
+            packet = self._reader.advance(count)
+            if packet is not None:
+                self._on_packet(packet)
+            if self._reader.broken:
+                raise Violation("a frame that is too long ends the connection")
+        except Violation as violation:
+            self.pause()
+            self._deaf = True
+            if not self.closed:
+                self._on_violation(violation)
+
+    # --- out --------------------------------------------------------------------------------
 
     def _writable(self) -> None:
         sent = 0
-        try:
-            while sent < BURST_BYTES and not self.closed:
-                if not self._out and not self._refill():
-                    self._wait_to_write(False)
-                    return
+        while sent < BURST_BYTES and self._writable_at_all and not self.closed:
+            if not self._out and not self._refill():
+                self._wait_to_write(False)
+                return
+            try:
                 count = self._sock.send(self._out[0])
-                sent += count
-                if count == len(self._out[0]):
-                    self._out.popleft()
-                else:
-                    self._out[0] = self._out[0][count:]
-        except LATER:
-            pass
-        except OSError as error:
-            self._readable()  # why the other side closed may still lie there to be read
-            self._end(error)
-            return
-        if not self.closed:
+            except LATER:
+                break
+            except OSError as error:
+                self._unwritable(error)
+                return
+            sent += count
+            if count == len(self._out[0]):
+                self._out.popleft()
+            else:
+                self._out[0] = self._out[0][count:]
+        if self._writable_at_all and not self.closed:
             self._wait_to_write(True)
+
+    def _unwritable(self, error: OSError) -> None:
+        """The other side has closed; why it did so may still lie there to be read."""
+        self._writable_at_all = False
+        self._wait_to_write(False)
+        self._loop.call_soon(self._read_last, error)
+
+    def _read_last(self, error: OSError) -> None:
+        self._readable()
+        self._end(error)
 
     def _refill(self) -> bool:
         pieces = self._source()
@@ -144,6 +211,16 @@ class Channel:
                 self._loop.add_writer(self._fd, self._writable)
             else:
                 self._loop.remove_writer(self._fd)
+                self._settle()
+
+    def _settle(self) -> None:
+        if self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
+
+
+def _decrypted(sock: socket.socket) -> bool:
+    """Whether TLS holds decrypted bytes that the socket does not show."""
+    return isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
 
 
 async def ready(sock: socket.socket, *, to_write: bool) -> None:
@@ -176,7 +253,7 @@ async def part(sock: socket.socket, wait_s: float = 1.0) -> None:
                 await ready(sock, to_write=False)
                 if not socket.socket.recv(sock, 1 << 16):
                     break
-    except (OSError, TimeoutError, ValueError):
+    except (OSError, ValueError):  # TimeoutError is an OSError; a closed socket has no descriptor
         pass
     finally:
         sock.close()

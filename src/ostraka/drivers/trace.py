@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ Reader = Callable[[Record], None]
 
 
 class Stream:
-    """Hands every event to every reader, in order. An instance is what protocols call ``trace``.
+    """Hands every event to every reader, in order, from any thread; protocols call it ``trace``.
 
     Each record gets ``s``, the seconds since the stream began (plus ``elapsed_s``, for a run that
     goes on after a restart), on the monotonic clock.
@@ -28,6 +29,7 @@ class Stream:
 
     def __init__(self, *readers: Reader, elapsed_s: float = 0.0) -> None:
         self._readers = list(readers)
+        self._lock = threading.RLock()
         self._start = time.monotonic() - elapsed_s
 
     def add(self, reader: Reader) -> None:
@@ -41,9 +43,10 @@ class Stream:
 
     def __call__(self, event: str, **fields: Any) -> None:
         """Publish one event."""
-        record = {"event": event, "s": round(self.elapsed_s, 6), **fields}
-        for reader in self._readers:
-            reader(record)
+        with self._lock:
+            record = {"event": event, "s": round(self.elapsed_s, 6), **fields}
+            for reader in self._readers:
+                reader(record)
 
 
 def as_json(record: Record) -> str:
