@@ -17,7 +17,6 @@ from ostraka.app.config import Config, PartyEntry, load
 from ostraka.app.errors import Exit, UserError
 from ostraka.app.folder import Folder
 from ostraka.app.identities import opened, passphrase_source
-from ostraka.app.library import check_same
 from ostraka.app.site import LATER, Site, app_digest, enforce, load_site
 from ostraka.crypto.sign import parse_identity
 from ostraka.drivers.connection import Refusal
@@ -62,11 +61,18 @@ def membership(federation: Path, identity: Path, site: Path | None, ask: bool) -
     ``ask``: whether somebody is there to type a passphrase, if the key has one.
     """
     config = load(federation)
-    beside = identity.parent / SITE
-    policy = load_site(site if site is not None else beside if beside.exists() else None)
+    policy = _policy(identity, site)
     passphrase = passphrase_source(policy.place.passphrase_file, ask)
     own = opened(identity, passphrase)
     return Membership(config, federation, policy, own, passphrase, _entry(config, federation, own))
+
+
+def _policy(identity: Path, site: Path | None) -> Site:
+    """The site file: the given one, or that beside the identity; without one, state lies there."""
+    beside = identity.parent / SITE
+    if site is not None or beside.exists():
+        return load_site(beside if site is None else site)
+    return load_site(None, identity.parent)
 
 
 def _entry(config: Config, federation: Path, own: Identity) -> PartyEntry:
@@ -220,7 +226,15 @@ def _folder(member: Membership) -> Folder:
     """This party's state: as it was left, or made now."""
     if (member.state / "federation.toml").exists():
         folder = Folder.existing(member.state)
-        check_same(folder.config(), member.config, member.state)
+        before = agree.digests(folder.config())
+        fields = agree.differing(before, agree.digests(member.config))
+        if fields:
+            raise UserError(
+                f"{member.state} holds this party's state of a run with another federation file "
+                f"(different: {', '.join(fields[:5])}); give the new one another federation.name, "
+                "or move the old state away",
+                Exit.DIFFERS,
+            )
         return folder
     base = str(member.federation.resolve().parent)
     try:

@@ -19,9 +19,11 @@ from ostraka.app.assemble import assemble
 from ostraka.app.build import Recipe, attack_of
 from ostraka.app.config import Config, Simulation
 from ostraka.app.folder import Folder
+from ostraka.app.keeping import EventLog, SharedStream
+from ostraka.app.output import write_party
 from ostraka.app.simulate import Coalition, Stopwatch, limits, plan_of
 from ostraka.attacks.parties import PARTY_ATTACKS, corrupt_worker
-from ostraka.drivers.trace import JsonLines, Record, Stream
+from ostraka.drivers.trace import Record
 from ostraka.learn.initial import model_digest
 from ostraka.net import Net
 from ostraka.protocols.central_round import Model
@@ -35,6 +37,7 @@ class LiarRole:
 
     name = "worker"
     reports = False
+    sees_off = False
     resumed = False
     quorum = 1
 
@@ -60,8 +63,9 @@ class LiarRole:
         self.attackers = self.assembly.attackers
         self.limits = limits(self.assembly.initial.size)
         self.traffic: Any = None
-        self._log = JsonLines(folder.events)
-        self.trace = Stream(self._log)
+        self._folder = folder
+        self._log = EventLog(folder.events)
+        self.trace = SharedStream(self._log)
         trainers = self.assembly.trainers
         self._honest = {n: t for n, t in trainers.items() if n not in self.attackers}
         self._coalition = Coalition(
@@ -103,6 +107,11 @@ class LiarRole:
         for trainer in self._honest.values():  # their momentum goes on as at their own homes
             trainer.update(round, model)
         return self._coalition.row(self.attackers.index(self.me), round, model, self._watch)
+
+    def results(self, final: Vector | None) -> Record:
+        """Write what there is; gives the summary."""
+        weights = self.assembly.weights(self.model(final))
+        return write_party(self._folder, self.finish(final), weights, report=False)
 
     def model(self, final: Vector | None) -> Vector:
         """The trained model, if the server sent it."""

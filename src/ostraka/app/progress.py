@@ -145,9 +145,7 @@ class Progressing:
 class Together:
     """Many parties' events in one view: the server's progress, the others' news by name."""
 
-    def __init__(self, console: Console, leader: str = "server") -> None:
-        self._console = console
-        self._leader = leader
+    def __init__(self, console: Console) -> None:
         self._progress = Progressing(console)
 
     def __enter__(self) -> Self:
@@ -167,7 +165,7 @@ class Together:
         match record:
             case {"event": "round" | "run" | "excluded" | "missing"}:
                 self._progress(record)
-            case {"event": "waiting"} if name == self._leader:
+            case {"event": "waiting", "of": others} if others > 1:  # the one that waits for many
                 self._progress(record)
             case {"event": "killed", "round": round}:
                 self._progress.say(f"{name} killed after round {round}, started again")

@@ -128,13 +128,13 @@ class Site:
         return None if self.place.metrics is None else parse_address(self.place.metrics)
 
 
-def load_site(path: Path | None) -> Site:
-    """The checked site file; None: every default, with paths below the current folder.
+def load_site(path: Path | None, base: Path | None = None) -> Site:
+    """The checked site file; None: every default, with paths below ``base`` (the current folder).
 
     Raises UserError: 66 for a missing file, 64 for anything that does not fit.
     """
     if path is None:
-        return Site(Allow(), _placed(Place(), Path.cwd()), {})
+        return Site(Allow(), _placed(Place(), base or Path.cwd()), {})
     raw = read(path, "site file", HINT)
     reach = raw.pop("reach", {})  # its keys are names of parties, not ours to respell
     try:

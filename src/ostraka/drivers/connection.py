@@ -2,7 +2,8 @@
 
 Both ends say HELLO; each checks the other's and answers WELCOME, or REFUSE with a reason. The name
 that counts is the channel's (the pinned key); a HELLO that claims another is refused. After both
-WELCOMEs the connection is open and carries the link's frames.
+WELCOMEs the connection is open and carries the link's frames. Whatever does not belong where it
+comes ends the connection and changes nothing else.
 """
 
 from __future__ import annotations
@@ -103,10 +104,10 @@ class Hub(Protocol):
     def expects(self, peer: str) -> Mapping[str, int]:
         """The kinds that the peer may send, with their longest bodies."""
 
-    def welcome(self, connection: Connection) -> None:
-        """The connection is open."""
+    def welcome(self, connection: Connection, peer: str, held: str) -> None:
+        """The connection is open; ``held`` is what the peer's HELLO says."""
 
-    def parted(self, connection: Connection, error: Exception | None) -> None:
+    def parted(self, connection: Connection, peer: str) -> None:
         """An open connection has ended."""
 
     def refused_by(self, peer: str, refusal: Refusal) -> None:
@@ -116,36 +117,55 @@ class Hub(Protocol):
         """A frame that is new."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """What an open connection works with."""
+
+    peer: str
+    link: Link
+    expects: Mapping[str, int]
+
+
 class Connection:
-    """Drives one channel; ``greeted`` ends when it is open (True) or cannot be (False)."""
+    """Drives one channel; ``greeted`` ends when it is open (True) or cannot be (False).
+
+    ``peer``: whom the channel's key belongs to; None where only HELLO says it.
+    """
 
     def __init__(self, hub: Hub, sock: socket.socket, peer: str | None) -> None:
+        loop = asyncio.get_running_loop()
         self._hub = hub
         self.peer = peer
         self.stage: Literal["greeting", "refused", "open", "closed"] = "greeting"
         self.why = "the other side closed"
-        self.hello: Hello | None = None
-        self._now = asyncio.get_running_loop().time
-        self.heard_at = self._now()
         self.error: Exception | None = None
-        self.greeted: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.declined: Refusal | None = None  # what the other side said
+        self.greeted: asyncio.Future[bool] = loop.create_future()
+        self.over: asyncio.Future[None] = loop.create_future()
         self._queue: list[list[Body]] = []
+        self._hello: Hello | None = None
         self._welcomed = False
         self._ack_due = False
         self._session = b""
-        self._link: Link | None = None
-        self._reader = FrameReader(self._cap)
+        self._open: _Open | None = None
         self.channel = Channel(
-            sock, self._reader, source=self._pieces, on_packet=self._packet, on_end=self._ended
+            sock,
+            FrameReader(self._cap),
+            source=self._pieces,
+            on_packet=self._packet,
+            on_violation=self._violated,
+            on_end=self._ended,
         )
         if peer is not None:
-            self.greet(peer)
+            self._greet(peer)
 
     # --- greeting ---------------------------------------------------------------------------
 
-    def greet(self, peer: str) -> None:
-        """Say HELLO to the party that the channel belongs to."""
+    def _greet(self, peer: str) -> None:
+        """Say HELLO to the party that the channel belongs to, if it may speak to this one."""
+        if peer not in self._hub.peers:
+            self.refuse(Refusal("identity", f"{peer!r} has no business with {self._hub.me}"))
+            return
         link = self._hub.link(peer)
         hello = Hello(
             sender=self._hub.me,
@@ -160,45 +180,49 @@ class Connection:
 
     def _hear(self, hello: Hello) -> None:
         """Check the other side's HELLO and answer it."""
-        first = self.peer is None
-        if first and hello.sender not in self._hub.peers:
-            self.refuse(Refusal("identity", f"{hello.sender!r} is no party of this federation"))
-            return
-        if first:
+        if self.peer is None and hello.sender in self._hub.peers:
             self.peer = hello.sender
-            self.greet(hello.sender)
-        peer = self.peer
-        assert peer is not None, "a name from the channel, or the one just taken"
-        if hello.sender != peer:
-            self.refuse(Refusal("identity", f"the key of {peer} cannot speak for {hello.sender!r}"))
-        elif hello.to != self._hub.me:
-            self.refuse(Refusal("identity", f"this is {self._hub.me}, not {hello.to!r}"))
-        elif hello.context != self._hub.context:
-            text = "the federation files differ"
-            self.refuse(Refusal("configuration", text, self._hub.details))
-        else:
-            self.hello = hello
-            ends = {self._hub.me: self._hub.incarnation, peer: hello.incarnation}
-            self._session = session_id(self._hub.context, ends)
-            self._say(pack(Type.WELCOME, session=self._session))
-            self._open()
-
-    def _open(self) -> None:
-        """Both have welcomed the other: from here on frames flow."""
-        if self.hello is None or not self._welcomed or self.stage != "greeting":
+            self._greet(self.peer)
+        refusal = self._objection(hello)
+        if refusal is not None:
+            self.refuse(refusal)
             return
-        assert self.peer is not None, "who was welcomed has a name"
+        self._hello = hello
+        ends = {self._hub.me: self._hub.incarnation, hello.sender: hello.incarnation}
+        self._session = session_id(self._hub.context, ends)
+        self._say(pack(Type.WELCOME, session=self._session))
+        self._begin()
+
+    def _objection(self, hello: Hello) -> Refusal | None:
+        if self.peer is None:
+            text = f"{hello.sender!r} is no party that {self._hub.me} knows"
+            return Refusal("identity", text)
+        if hello.sender != self.peer:
+            text = f"the key of {self.peer} cannot speak for {hello.sender!r}"
+            return Refusal("identity", text)
+        if hello.to != self._hub.me:
+            return Refusal("identity", f"this is {self._hub.me}, not {hello.to!r}")
+        if hello.context != self._hub.context:
+            return Refusal("configuration", "the federation files differ", self._hub.details)
+        return None
+
+    def _begin(self) -> None:
+        """Both have welcomed the other: from here on frames flow."""
+        hello = self._hello
+        if hello is None or not self._welcomed or self.stage != "greeting":
+            return
         self.stage = "open"
-        link = self._link = self._hub.link(self.peer)
-        has = self.hello.has if self.hello.knows == self._hub.incarnation else 0
-        link.connected(self.hello.incarnation, has)
+        peer, link = hello.sender, self._hub.link(hello.sender)
+        self._open = _Open(peer, link, self._hub.expects(peer))
+        has = hello.has if hello.knows == self._hub.incarnation else 0
+        link.connected(hello.incarnation, has)
         self._settle(True)
-        self._hub.welcome(self)
+        self._hub.welcome(self, peer, hello.held)
         self.channel.wake()
 
     def refuse(self, refusal: Refusal) -> None:
-        """Say why not; the other side may answer with its own REFUSE before it closes."""
-        if self.stage in ("greeting", "open"):
+        """Say why not, while greeting; the other side may answer with its own REFUSE."""
+        if self.stage == "greeting":
             self.stage = "refused"
             self.why = refusal.text
             self._say(pack(Type.REFUSE, body=refusal.encode()))
@@ -208,48 +232,52 @@ class Connection:
 
     def alive(self) -> None:
         """Tell the peer that this end lives, and what it has."""
-        if self.stage == "open" and self._link is not None:
+        if self.stage == "open":
             self._ack_due = True
             self.channel.wake()
-
-    def bye(self) -> None:
-        """Part in friendship."""
-        if self.stage == "open":
-            self._say(pack(Type.BYE, session=self._session))
 
     def close(self, why: str) -> None:
         """Close at once."""
         self.channel.close()
         self._over(why, None)
 
+    async def part(self, why: str, wait_s: float) -> None:
+        """Close, with BYE where the connection is open, so that what was said is still heard."""
+        if self._open is not None and self.stage == "open":
+            has = self._open.link.received
+            self._queue.append(pack(Type.ALIVE, session=self._session, acknowledged=has))
+            self._queue.append(pack(Type.BYE, session=self._session))
+        self._over(why, None)
+        self.channel.wake()
+        await self.channel.depart(wait_s)
+
     def _cap(self, type: Type, kind: str) -> int | None:
         """What may come now, and how long it may be."""
-        if self.stage == "open" and type is Type.DATA and self.peer is not None:
-            return self._hub.expects(self.peer).get(kind)
-        if kind:
-            return None
-        greeting = {Type.HELLO: HELLO.max_bytes, Type.WELCOME: 0}
+        if type is Type.DATA:
+            return None if self._open is None else self._open.expects.get(kind)
         caps = {Type.REFUSE: MAX_REFUSAL_BYTES, Type.BYE: 0}
-        caps |= greeting if self.stage in ("greeting", "refused") else {Type.ALIVE: 0}
+        if self._open is not None:
+            caps[Type.ALIVE] = 0
+        else:
+            caps |= {Type.HELLO: HELLO.max_bytes, Type.WELCOME: 0}
         return caps.get(type)
 
     def _packet(self, packet: Packet) -> None:
-        self.heard_at = self._now()
         match packet.type:
-            case Type.HELLO if self.stage == "greeting" and self.hello is None:
+            case Type.HELLO if self.stage == "greeting" and self._hello is None:
                 hello = HELLO.decode(_bytes(packet))
                 if isinstance(hello, Malformed):
                     raise Violation(f"HELLO: {hello.detail}")
                 self._hear(hello)
-            case Type.WELCOME if self.stage == "greeting" and self.hello is not None:
+            case Type.WELCOME if self._hello is not None and not self._welcomed:
                 if packet.session != self._session:
                     raise Violation("WELCOME to another session")
                 self._welcomed = True
-                self._open()
+                self._begin()
             case Type.REFUSE:
                 self._refused(Refusal.decode(_bytes(packet)))
-            case Type.DATA | Type.ALIVE if self.stage == "open":
-                self._data(packet)
+            case Type.DATA | Type.ALIVE if self._open is not None:
+                self._data(packet, self._open)
             case Type.BYE:
                 self.close("the other side has left")
             case _ if self.stage == "refused":
@@ -257,25 +285,23 @@ class Connection:
             case type:
                 raise Violation(f"{type.name} at the wrong time")
 
-    def _data(self, packet: Packet) -> None:
-        assert self._link is not None, "an open connection has a link"
-        assert self.peer is not None, "an open connection has a peer"
+    def _data(self, packet: Packet, at: _Open) -> None:
         if packet.session != self._session:
             raise Violation("a frame of another session")
-        if not self._link.acknowledged(packet.acknowledged):
+        if not at.link.acknowledged(packet.acknowledged):
             raise Violation(f"acknowledges frame {packet.acknowledged}, which was never sent")
-        if packet.type is Type.DATA and self._link.deliver(packet.sequence):
-            if not self._ack_due:
-                self._ack_due = True
-                loop = asyncio.get_running_loop()
-                loop.call_later(ACK_DELAY_S, self.channel.wake)
-            self._hub.take(self.peer, Frame(packet.label, packet.kind, packet.body))
+        if packet.type is not Type.DATA:
+            return
+        if not self._ack_due:
+            self._ack_due = True
+            asyncio.get_running_loop().call_later(ACK_DELAY_S, self.channel.wake)
+        if at.link.deliver(packet.sequence):
+            self._hub.take(at.peer, Frame(packet.label, packet.kind, packet.body))
 
     def _refused(self, refusal: Refusal) -> None:
-        told = self.stage == "refused"
-        self.stage = "refused"
+        self.declined = refusal
         self.channel.close()
-        self._over(self.why if told else f"refused: {refusal.text}", None)
+        self._over(self.why if self.stage == "refused" else f"refused: {refusal.text}", None)
         if self.peer is not None:
             self._hub.refused_by(self.peer, refusal)
 
@@ -288,19 +314,20 @@ class Connection:
     def _pieces(self) -> list[Body] | None:
         if self._queue:
             return self._queue.pop(0)
-        if self.stage != "open" or self._link is None:
+        if self.stage != "open" or self._open is None:
             return None
-        following = self._link.next()
+        link = self._open.link
+        following = link.next()
         if following is not None:
-            return self._frame(*following)
+            return self._frame(*following, link.received)
         if self._ack_due:
             self._ack_due = False
-            return pack(Type.ALIVE, session=self._session, acknowledged=self._link.received)
+            return pack(Type.ALIVE, session=self._session, acknowledged=link.received)
         return None
 
-    def _frame(self, sequence: int, frame: Frame) -> list[Body]:
-        assert self._link is not None, "an open connection has a link"
-        assert not isinstance(frame.body, Malformed), "what is sent was encoded here"
+    def _frame(self, sequence: int, frame: Frame, received: int) -> list[Body]:
+        if isinstance(frame.body, Malformed):
+            raise ValueError("a body that did not come cannot be sent")
         self._ack_due = False
         return pack(
             Type.DATA,
@@ -309,23 +336,33 @@ class Connection:
             body=frame.body,
             session=self._session,
             sequence=sequence,
-            acknowledged=self._link.received,
+            acknowledged=received,
         )
 
     # --- ends -------------------------------------------------------------------------------
+
+    def _violated(self, violation: Violation) -> None:
+        """What came is no frame, or none for here: say so to whom was not met yet, and close."""
+        if self.stage == "greeting":
+            self.refuse(Refusal("version", str(violation)))
+        else:
+            self.channel.close()
+            self._ended(violation)
 
     def _ended(self, error: Exception | None) -> None:
         why = self.why if self.stage == "refused" or error is None else _told(error)
         self._over(why, error)
 
     def _over(self, why: str, error: Exception | None) -> None:
-        was_open, self.stage = self.stage == "open", "closed"
+        if self.stage == "closed":
+            return
+        self.stage = "closed"
         self.why, self.error = why, error
         self._settle(False)
         if not self.over.done():
             self.over.set_result(None)
-        if was_open:
-            self._hub.parted(self, error)
+        if self._open is not None:
+            self._hub.parted(self, self._open.peer)
 
     def _settle(self, greeted: bool) -> None:
         if not self.greeted.done():

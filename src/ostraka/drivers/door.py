@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import os
 import resource
 import socket
@@ -30,28 +31,28 @@ class Door:
         self._most = _stranger_cap(known)
         self._strangers: dict[asyncio.Task[None], None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._listener: socket.socket | None = None
+        self._accepting: asyncio.Task[None] | None = None
         self._reserve = -1
 
     def open(self, host: str, port: int) -> int:
         """Listen; gives the port. Raises OSError when that cannot be."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._listener = socket.create_server((host, port), family=family, backlog=1024)
-        self._listener.setblocking(False)
+        listener = socket.create_server((host, port), family=family, backlog=1024)
+        listener.setblocking(False)
         self._reserve = os.open(os.devnull, os.O_RDONLY)
-        self._spawn(self._accept(self._listener))
-        found: int = self._listener.getsockname()[1]
+        self._accepting = asyncio.get_running_loop().create_task(self._accept(listener))
+        found: int = listener.getsockname()[1]
         return found
 
     async def close(self) -> None:
         """Listen no more, and answer nobody any longer."""
+        if self._accepting is not None:
+            self._accepting.cancel()
+            await asyncio.gather(self._accepting, return_exceptions=True)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._listener is not None:
-            self._listener.close()
-            os.close(self._reserve)
-            self._listener = None
+        self._release()
 
     def known(self) -> None:
         """The connection of the present task has said who it is."""
@@ -61,28 +62,44 @@ class Door:
 
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        while True:
-            try:
-                sock, address = await loop.sock_accept(listener)
-            except OSError as error:
-                self._exhausted(listener, error)
-                await asyncio.sleep(PAUSE_S)
-                continue
-            sock.setblocking(False)
-            task = self._spawn(self._answer(sock, f"{address[0]}:{address[1]}"))
-            self._strangers[task] = None
-            task.add_done_callback(lambda done: self._strangers.pop(done, None))
-            if len(self._strangers) > self._most:
-                self._evict()
+        with listener:
+            while True:
+                try:
+                    sock, address = await loop.sock_accept(listener)
+                except OSError as error:
+                    self._exhausted(listener, error)
+                    await asyncio.sleep(PAUSE_S)
+                else:
+                    self._admit(sock, f"{address[0]}:{address[1]}")
+                    await asyncio.sleep(0)  # a full backlog must not hold up those who are in
+
+    def _admit(self, sock: socket.socket, address: str) -> None:
+        sock.setblocking(False)
+        task = self._spawn(self._answer(sock, address))
+        self._strangers[task] = None
+        task.add_done_callback(functools.partial(self._gone, sock))
+        if len(self._strangers) > self._most:
+            self._evict()
 
     def _exhausted(self, listener: socket.socket, error: OSError) -> None:
         """No descriptor is left: the oldest stranger goes, or else who knocks is turned away."""
         self._tell("", f"cannot accept: {error.strerror}")
         if error.errno in (errno.EMFILE, errno.ENFILE) and not self._evict():
-            os.close(self._reserve)
+            self._release()
             with contextlib.suppress(OSError):
                 listener.accept()[0].close()
-            self._reserve = os.open(os.devnull, os.O_RDONLY)
+            with contextlib.suppress(OSError):  # somebody else was faster: the next time, then
+                self._reserve = os.open(os.devnull, os.O_RDONLY)
+
+    def _release(self) -> None:
+        if self._reserve >= 0:
+            os.close(self._reserve)
+            self._reserve = -1
+
+    def _gone(self, sock: socket.socket, task: asyncio.Task[None]) -> None:
+        self._strangers.pop(task, None)
+        if task.cancelled():
+            sock.close()  # still open where the task was cancelled before it began
 
     def _evict(self) -> bool:
         """Close the oldest stranger's connection; False when there is none."""

@@ -6,7 +6,9 @@
 The label names the round (``epoch.1/round.7``), the session names the two parties, both their
 present processes and the digest of the federation file. ``FrameReader`` is total: any bytes give
 frames or one ``Violation``; nothing is allocated for a body before its length is compared with
-what the receiver expects of this kind, so a claim of 2^40 bytes costs nothing.
+what the receiver expects of this kind, so a claim of 2^40 bytes costs nothing, and what is within
+that length takes memory only as its bytes arrive. Only DATA has a label, a kind and a sequence
+number; there is one way to write a frame.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
+
+import numpy as np
 
 from ostraka.net import Body, Label, Malformed
 from ostraka.wire import MAX_LABEL_BYTES, decode_label, encode_label
@@ -68,8 +72,11 @@ def pack(
 ) -> list[Body]:
     """A frame as pieces to send one after the other; a long body is not copied."""
     at, what = encode_label(label), kind.encode()
-    if len(what) > MAX_KIND_BYTES or not (_KIND.fullmatch(what) or type is not Type.DATA):
-        raise ValueError(f"no message is called {kind!r}")
+    if type is Type.DATA:
+        if len(what) > MAX_KIND_BYTES or not _KIND.fullmatch(what) or not sequence:
+            raise ValueError(f"no message is called {kind!r} with sequence number {sequence}")
+    elif at or what or sequence:
+        raise ValueError(f"{type.name} has no label, kind or sequence number")
     head = HEADER.pack(
         MAGIC, VERSION, type, len(at), len(what), len(body), session, sequence, acknowledged
     )
@@ -86,8 +93,8 @@ class FrameReader:
     """Says where the next bytes belong and gives a frame when it is whole.
 
     ``cap`` is asked once a frame, before its body has memory. A DATA body beyond it becomes
-    ``Malformed`` (its sender has spoken, and badly) and the reader is ``broken`` from then on: the
-    bytes that follow are not read, so the connection must be closed.
+    ``Malformed`` (its sender has spoken, and badly) and the reader is ``broken`` from then on, as
+    it is behind a Violation: the connection must be closed.
     """
 
     def __init__(self, cap: Cap) -> None:
@@ -102,15 +109,24 @@ class FrameReader:
         return self._place[self._filled :]
 
     def advance(self, count: int) -> Packet | None:
-        """Take note of ``count`` bytes written into ``room()``. Raises Violation."""
+        """Take note of ``count`` bytes written into ``room()``. Raises Violation, for good."""
+        if self.broken:
+            raise Violation("nothing is read behind what was no frame")
         self._filled += count
+        try:
+            return self._advanced()
+        except Violation:
+            self.broken = True
+            raise
+
+    def _advanced(self) -> Packet | None:
+        if self._part == "head" and not MAGIC.startswith(self._head[: min(self._filled, 4)]):
+            raise Violation("these are no frames of ostraka")
         while self._filled == len(self._place):
             packet = self._step()
             if packet is not None:
                 self._begin()
                 return packet
-            if self.broken:
-                break
         return None
 
     @property
@@ -138,15 +154,17 @@ class FrameReader:
 
     def _checked(self) -> tuple[bytes, int, int, int, int, int, bytes, int, int]:
         fields = HEADER.unpack(self._head)
-        magic, version, code, label_bytes, kind_bytes, *_ = fields
-        if magic != MAGIC:
-            raise Violation("these are no frames of ostraka")
+        _, version, code, label_bytes, kind_bytes, _, _, sequence, _ = fields
         if version != VERSION:
             raise Violation(f"frame version {version}, this is version {VERSION}")
-        if code not in Type.__members__.values():
+        if not Type.HELLO <= code <= Type.BYE:
             raise Violation(f"frame type {code}")
         if label_bytes > MAX_LABEL_BYTES or kind_bytes > MAX_KIND_BYTES:
             raise Violation(f"label of {label_bytes} and kind of {kind_bytes} bytes")
+        if code == Type.DATA and not (kind_bytes and sequence):
+            raise Violation("DATA without a kind or a sequence number")
+        if code != Type.DATA and (label_bytes or kind_bytes or sequence):
+            raise Violation(f"{Type(code).name} with a label, a kind or a sequence number")
         return fields
 
     def _admitted(self) -> Packet | None:
@@ -162,7 +180,7 @@ class FrameReader:
         self._label, self._kind = label, kind.decode()
         cap = self._cap(type, self._kind)
         if cap is None:
-            raise Violation(f"{type.name} {self._kind} is not expected here".replace("  ", " "))
+            raise Violation(f"{f'{type.name} {self._kind}'.strip()} is not expected here")
         if size > cap:
             if type is not Type.DATA:
                 raise Violation(f"{type.name} of {size} bytes, at most {cap} expected")
@@ -171,7 +189,7 @@ class FrameReader:
         if size == 0:
             return self._packet(b"")
         self._part, self._filled = "body", 0
-        self._place = memoryview(bytearray(size))
+        self._place = np.empty(size, np.uint8).data  # untouched pages cost nothing
         return None
 
     def _packet(self, body: Body | Malformed) -> Packet:

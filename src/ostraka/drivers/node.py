@@ -221,7 +221,10 @@ class Node:
     def _told(self, event: str, **fields: Any) -> None:
         if event == "disconnected" and fields["why"] == FAREWELL:
             self._left.add(fields["peer"])
-        self._trace(event, **fields)
+        try:
+            self._trace(event, **fields)
+        except OSError as error:  # our storage, not this connection: it ends the party
+            self._inbox.wake(error)
 
     def _connected(self, peer: str, held: str) -> None:
         self._reports[peer] = held

@@ -205,12 +205,10 @@ class Proxy:
     async def _take(self, source: socket.socket, waiting: Waiting) -> None:
         """Read chunks and note when each is due; an empty one says that no more will come."""
         loop, faults = asyncio.get_running_loop(), self._faults
-        due = 0.0
         while True:
             chunk = await loop.sock_recv(source, CHUNK_BYTES)
             delay_s = faults.delay_s + faults.jitter_s * self._random.random()
-            due = max(due, loop.time() + delay_s)
-            await waiting.put((due, chunk))
+            await waiting.put((loop.time() + delay_s, chunk))
             if not chunk:
                 return
 

@@ -9,24 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
 import random
-import resource
 import socket
-from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ostraka.drivers.channel import part
 from ostraka.drivers.connection import Connection, Refusal
+from ostraka.drivers.door import CROWDED, Door
 from ostraka.drivers.link import ID_BYTES, Bounds, Link
+from ostraka.drivers.teller import Teller
 from ostraka.net import Label, Trace
 from ostraka.party import Frame
 
 Address = tuple[str, int]
-CROWDED = "too many strangers at once; it was the oldest"
+ONE_PLACE_S = 2.0
+LAST_WORDS_S = 0.2
+FAREWELL_S = 1.0
 
 
 class Refused(Exception):  # noqa: N818
@@ -34,7 +34,7 @@ class Refused(Exception):  # noqa: N818
 
 
 class Security(Protocol):
-    """Turns a connected non-blocking socket into one that knows its peer."""
+    """Turns a connected non-blocking socket into one that knows its peer, or closes it."""
 
     async def accept(self, sock: socket.socket) -> tuple[socket.socket, str | None]:
         """The socket to use and the peer's name (None: what HELLO says). Raises Refused."""
@@ -101,33 +101,6 @@ class Handlers:
     trace: Trace = lambda event, **fields: None
 
 
-@dataclass
-class Strangers:
-    """Connections that have not said who they are, oldest first."""
-
-    most: int = 256
-    open: dict[int, tuple[socket.socket, asyncio.Task[None]]] = field(default_factory=dict)
-
-    def admit(self, sock: socket.socket, task: asyncio.Task[None]) -> None:
-        """One more; the oldest goes when there are too many."""
-        self.open[id(task)] = (sock, task)
-        task.add_done_callback(lambda done: self.open.pop(id(done), None))
-        if len(self.open) > self.most:
-            self.evict()
-
-    def known(self, task: asyncio.Task[None] | None) -> None:
-        """This one has said who it is."""
-        self.open.pop(id(task), None)
-
-    def evict(self) -> bool:
-        """Close the oldest; False when there is none."""
-        for key, (_, task) in self.open.items():
-            del self.open[key]
-            task.cancel(CROWDED)
-            return True
-        return False
-
-
 class Transport:
     """All links of one party. Make it, ``start`` it and use it on one event loop."""
 
@@ -153,47 +126,37 @@ class Transport:
         self._listen, self._times = listen, times or Times()
         self._links = {name: Link(bounds) for name in peers}
         self._open: dict[str, Connection] = {}
+        self._paused: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._strangers = Strangers(_stranger_cap(len(peers)))
-        self._told: Counter[tuple[str, str]] = Counter()
-        self._listener: socket.socket | None = None
-        self._reserve = -1
+        self._door = Door(self._answer, self._turned_away, len(peers))
+        self._tell = Teller(handlers.trace)
+        self._random = random.Random()  # spreads retries, nothing else
 
     # --- what the owner calls ---------------------------------------------------------------
 
     async def start(self) -> None:
         """Listen, and dial whom this party dials. Raises OSError when it cannot listen."""
         if self._listen is not None:
-            host, port = self._listen
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            self._listener = socket.create_server((host, port), family=family, backlog=1024)
-            self._listener.setblocking(False)
-            self.port = self._listener.getsockname()[1]
-            self._reserve = os.open(os.devnull, os.O_RDONLY)
-            self._spawn(self._accept(self._listener))
+            self.port = self._door.open(*self._listen)
         for peer in self.peers.values():
             if peer.reach is not None:
                 self._spawn(self._dial(peer))
         self._spawn(self._heartbeat())
 
     async def stop(self) -> None:
-        """Say goodbye and close everything."""
+        """Say goodbye and close everything, within some 2 s."""
+        leaving = [c.part("this side has left", FAREWELL_S) for c in self._open.values()]
         for task in list(self._tasks):
             task.cancel()
+        await asyncio.gather(*leaving, self._door.close(), *self._tasks, return_exceptions=True)
         for connection in list(self._open.values()):
-            connection.alive()
-            connection.bye()
-            connection.close("this side has left")
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._listener is not None:
-            self._listener.close()
-            os.close(self._reserve)
+            connection.close("this side has left")  # it opened in the last moment
 
     def post(self, to: str, frame: Frame) -> None:
         """Queue a frame for a peer; it goes out now or when the peer is back."""
         lost = self._links[to].post(frame)
         if lost:
-            self._tell("overflow", to, frames=lost)
+            self._tell("overflow", to, "it was away for too long", frames=lost)
         connection = self._open.get(to)
         if connection is not None:
             connection.channel.wake()
@@ -204,12 +167,14 @@ class Transport:
             link.forget(labels)
 
     def pause(self, peer: str) -> None:
-        """Read nothing more of this peer for now."""
+        """Read nothing more of this peer until ``resume``, on whatever connection."""
+        self._paused.add(peer)
         if (connection := self._open.get(peer)) is not None:
             connection.channel.pause()
 
     def resume(self, peer: str) -> None:
         """Read the peer again."""
+        self._paused.discard(peer)
         if (connection := self._open.get(peer)) is not None:
             connection.channel.resume()
 
@@ -237,29 +202,28 @@ class Transport:
         """See Hub."""
         return self.peers[peer].expects
 
-    def welcome(self, connection: Connection) -> None:
+    def welcome(self, connection: Connection, peer: str, held: str) -> None:
         """See Hub."""
-        peer = connection.peer
-        assert peer is not None, "an open connection has a peer"
-        assert connection.hello is not None, "an open connection has heard one"
-        before = self._open.pop(peer, None)
+        before = self._open.get(peer)
+        self._open[peer] = connection
         if before is not None:
             before.close("replaced by a newer connection")
-        self._open[peer] = connection
-        self._handlers.trace("connected", peer=peer)
-        self._handlers.connected(peer, connection.hello.held)
+        else:
+            self._handlers.trace("connected", peer=peer)
+        self._handlers.connected(peer, held)
+        if peer in self._paused:
+            connection.channel.pause()
 
-    def parted(self, connection: Connection, error: Exception | None) -> None:
+    def parted(self, connection: Connection, peer: str) -> None:
         """See Hub."""
-        peer = connection.peer
-        if peer is not None and self._open.get(peer) is connection:
+        if self._open.get(peer) is connection:
             del self._open[peer]
             self._handlers.trace("disconnected", peer=peer, why=connection.why)
             self._handlers.disconnected(peer)
 
     def refused_by(self, peer: str, refusal: Refusal) -> None:
         """See Hub."""
-        self._tell("refused-by", peer, reason=refusal.code, why=refusal.text)
+        self._tell("refused-by", peer, refusal.text, reason=refusal.code)
         self._handlers.refused(peer, refusal)
 
     def take(self, peer: str, frame: Frame) -> None:
@@ -268,64 +232,44 @@ class Transport:
 
     # --- accepting --------------------------------------------------------------------------
 
-    async def _accept(self, listener: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                sock, address = await loop.sock_accept(listener)
-            except OSError as error:
-                await self._exhausted(listener, error)
-                continue
-            task = self._spawn(self._answer(sock, f"{address[0]}:{address[1]}"))
-            self._strangers.admit(sock, task)
-
-    async def _exhausted(self, listener: socket.socket, error: OSError) -> None:
-        """No descriptor is left: make room, and turn away who waits longest."""
-        self._tell("refused", "", why=f"cannot accept: {error.strerror}")
-        if error.errno in (errno.EMFILE, errno.ENFILE) and not self._strangers.evict():
-            os.close(self._reserve)
-            with contextlib.suppress(OSError):
-                listener.accept()[0].close()
-            self._reserve = os.open(os.devnull, os.O_RDONLY)
-        await asyncio.sleep(0.02)
-
     async def _answer(self, sock: socket.socket, address: str) -> None:
         """A connection that somebody opened to us."""
-        sock.setblocking(False)
+        _prompt(sock)
         connection = None
         try:
             async with asyncio.timeout(self._times.handshake_s):
                 sock, peer = await self._security.accept(sock)
-                _prompt(sock)
                 connection = Connection(self, sock, peer)
-                await connection.greeted
-            self._strangers.known(asyncio.current_task())
+                if await connection.greeted:
+                    return
+            if connection.declined is None:
+                self._turned_away(connection.peer or address, connection.why)
+            await _dismiss(connection)
         except Refused as refused:
-            self._tell("refused", address, why=str(refused))
+            self._turned_away(address, str(refused))
         except TimeoutError:
-            self._tell("refused", address, why="it did not say who it is in time")
+            self._turned_away(address, "it did not say who it is in time")
         except asyncio.CancelledError as cancelled:
             if CROWDED in cancelled.args:
-                self._tell("refused", address, why=CROWDED)
+                self._turned_away(address, CROWDED)
             raise
+        except OSError as error:
+            self._broken("refused", address, error)
         finally:
-            if connection is None or connection.stage != "open":
-                await self._closed(connection, sock, address)
+            _abandon(connection, sock)
 
-    async def _closed(
-        self, connection: Connection | None, sock: socket.socket, address: str
-    ) -> None:
-        """End a connection that never opened; what was refused is told with its reason."""
-        if connection is None:
-            sock.close()  # nothing is left of it where TLS took it over
-            return
-        if connection.stage in ("refused", "closed"):
-            self._tell("refused", connection.peer or address, why=connection.why)
-        if connection.stage == "refused" and not connection.channel.closed:
-            await asyncio.sleep(0.2)  # the other side's own reasons may still come
-            if not connection.channel.closed:
-                await part(connection.channel.detach())
-        connection.close(connection.why)
+    def _turned_away(self, who: str, why: str) -> None:
+        self._tell("refused", who, why)
+
+    def _broken(self, event: str, who: str, error: OSError) -> None:
+        """A handshake broke off. What it says against us is told, but counts nothing: anybody
+        could have said it, for the other side has not proved who it is.
+        """
+        ours = self._security.explain(error)
+        if ours is None:
+            self._tell(event, who, error.strerror or str(error))
+        else:
+            self._tell("refused-by", who, ours, reason="identity")
 
     # --- dialling ---------------------------------------------------------------------------
 
@@ -333,53 +277,60 @@ class Transport:
         """Keep one connection to this peer, for ever."""
         wait_s = self._times.retry_s
         while True:
-            connection = await self._try(peer)
-            if connection is not None:
+            await self._try(peer)
+            while (connection := self._open.get(peer.name)) is not None:
+                await asyncio.wait([connection.over])  # it may be one that the peer opened
                 wait_s = self._times.retry_s
-                await connection.over
-            await asyncio.sleep(wait_s * (0.5 + random.random()))  # spreads retries
+            await asyncio.sleep(wait_s * (0.5 + self._random.random()))
             wait_s = min(2 * wait_s, self._times.retry_most_s)
 
-    async def _try(self, peer: Peer) -> Connection | None:
-        """One attempt to reach a peer; None when it failed, which is told."""
+    async def _try(self, peer: Peer) -> None:
+        """One attempt to reach a peer; what fails is told."""
         sock, connection = None, None
         try:
-            assert peer.reach is not None, "only who is reached is dialled"
             async with asyncio.timeout(self._times.connect_s):
-                sock = await peer.reach()
+                sock = await self._reach(peer)
+            _prompt(sock)
             async with asyncio.timeout(self._times.handshake_s):
                 sock = await self._secured(sock, peer)
-                _prompt(sock)
                 connection = Connection(self, sock, peer.name)
                 if await connection.greeted:
-                    return connection
-            self._failed(peer, connection.why, connection.error)
+                    return
+            self._failed(peer.name, connection)
+            await _dismiss(connection)
         except Refused as refused:
-            self._failed(peer, str(refused), refused)
+            self._turned_away(peer.name, str(refused))
         except TimeoutError:
-            self._failed(peer, "no answer in time", None)
+            self._tell("unreachable", peer.name, "no answer in time")
         except OSError as error:
-            self._failed(peer, error.strerror or str(error), error)
-        if connection is not None:
-            await self._closed(connection, connection.channel.detach(), peer.name)
-        elif sock is not None:
-            sock.close()
-        return None
+            self._broken("unreachable", peer.name, error)
+        finally:
+            _abandon(connection, sock)
+
+    async def _reach(self, peer: Peer) -> socket.socket:
+        if peer.reach is None:
+            raise OSError(f"{peer.name} has no address")
+        sock: socket.socket = await peer.reach()
+        return sock
 
     async def _secured(self, sock: socket.socket, peer: Peer) -> socket.socket:
         if not peer.accepting:
             return await self._security.dial(sock, peer.name)
         secured, name = await self._security.accept(sock)
         if name not in (None, peer.name):
+            secured.close()
             raise Refused(f"{name} answered where {peer.name} was expected")
         return secured
 
-    def _failed(self, peer: Peer, why: str, error: Exception | None) -> None:
-        ours = self._security.explain(error)
+    def _failed(self, peer: str, connection: Connection) -> None:
+        """The peer proved who it is, yet the connection did not open."""
+        ours = self._security.explain(connection.error)
         if ours is not None:
-            self.refused_by(peer.name, Refusal("identity", ours))
-        else:
-            self._tell("unreachable", peer.name, why=why)
+            self.refused_by(peer, Refusal("identity", ours))
+        elif connection.stage == "refused":
+            self._turned_away(peer, connection.why)
+        elif connection.declined is None:
+            self._tell("unreachable", peer, connection.why)
 
     # --- care -------------------------------------------------------------------------------
 
@@ -389,25 +340,32 @@ class Transport:
         while True:
             await asyncio.sleep(self._times.heartbeat_s)
             for connection in list(self._open.values()):
-                if loop.time() - connection.heard_at > self._times.quiet_s:
+                channel = connection.channel
+                if not channel.paused and loop.time() - channel.heard_at > self._times.quiet_s:
                     connection.close("nothing was heard for too long")
                 else:
                     connection.alive()
 
-    def _spawn(self, work: Any) -> asyncio.Task[None]:
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return task
 
-    def _tell(self, event: str, who: str, **fields: Any) -> None:
-        """Say it the first, second, fourth, eighth... time: nobody may fill our records."""
-        key = (event, who.rpartition(":")[0] or who)
-        count = self._told[key] = self._told[key] + 1
-        if len(self._told) > 10_000:
-            self._told.clear()
-        if count & (count - 1) == 0:
-            self._handlers.trace(event, peer=who, count=count, **fields)
+
+async def _dismiss(connection: Connection) -> None:
+    """Close a connection that did not open; the other side's own reasons may still come."""
+    if connection.stage == "refused":
+        await asyncio.wait([connection.over], timeout=LAST_WORDS_S)
+    await connection.part(connection.why, FAREWELL_S)
+
+
+def _abandon(connection: Connection | None, sock: socket.socket | None) -> None:
+    """Leave nothing open of an attempt that ended, however it ended."""
+    if connection is None:
+        if sock is not None:
+            sock.close()  # nothing is left of it where TLS took it over
+    elif connection.stage in ("greeting", "refused"):
+        connection.close(connection.why)
 
 
 def _prompt(sock: socket.socket) -> None:
@@ -416,32 +374,28 @@ def _prompt(sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-def _stranger_cap(peers: int) -> int:
-    """How many strangers may be connected: an eighth of what descriptors allow beside the peers."""
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return max(16, min(256, (limit - 2 * peers - 64) // 8))
-
-
 def to_address(address: Address) -> Callable[[], Any]:
-    """How a party with an address is reached."""
+    """How a party with an address is reached: every place of its name is tried in turn."""
 
     async def reach() -> socket.socket:
         loop = asyncio.get_running_loop()
+        try:
+            found = await loop.getaddrinfo(*address, type=socket.SOCK_STREAM)
+        except UnicodeError:
+            raise OSError(f"{address[0]} is no name of a machine") from None
         last: OSError = OSError(f"{address[0]} has no address")
-        for family, kind, proto, _, place in await loop.getaddrinfo(
-            *address, type=socket.SOCK_STREAM
-        ):
-            sock = socket.socket(family, kind, proto)
-            sock.setblocking(False)
-            try:
-                await loop.sock_connect(sock, place)
-            except BaseException as error:
-                sock.close()
-                if not isinstance(error, OSError):
-                    raise
-                last = error
-            else:
-                return sock
+        for number, (family, kind, proto, _, place) in enumerate(found, 1):
+            with contextlib.ExitStack() as undo:
+                sock = undo.enter_context(socket.socket(family, kind, proto))
+                sock.setblocking(False)
+                try:
+                    async with asyncio.timeout(None if number == len(found) else ONE_PLACE_S):
+                        await loop.sock_connect(sock, place)
+                except OSError as error:
+                    last = error
+                else:
+                    undo.pop_all()
+                    return sock
         raise last
 
     return reach

@@ -9,12 +9,15 @@ after the handshake the peer's public key must be one of those that are pinned.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from ostraka.drivers.channel import part, ready
+from ostraka.drivers.connection import Refusal
+from ostraka.drivers.frames import Type, pack
 from ostraka.drivers.identity import Identity, anchor, public_of, subject_of
 from ostraka.drivers.tcp import Refused
 
@@ -46,12 +49,9 @@ class PinnedTls:
         self._names = {public: name for name, public in pins.items()}
         if len(self._names) != len(pins):
             raise ValueError("two parties have the same key")
-        path = identity.path
-        self._server = _context(ssl.PROTOCOL_TLS_SERVER, path, passphrase, list(pins.values()))
-        self._client = {
-            name: _context(ssl.PROTOCOL_TLS_CLIENT, path, passphrase, [public])
-            for name, public in pins.items()
-        }
+        path, keys = identity.path, self._names
+        self._server = _context(ssl.PROTOCOL_TLS_SERVER, path, passphrase, keys)
+        self._client = _context(ssl.PROTOCOL_TLS_CLIENT, path, passphrase, keys)
 
     async def accept(self, sock: socket.socket) -> tuple[socket.socket, str | None]:
         """See Security."""
@@ -60,10 +60,11 @@ class PinnedTls:
 
     async def dial(self, sock: socket.socket, peer: str) -> socket.socket:
         """See Security."""
-        secured, name = await self._shake(sock, self._client[peer], server=False)
+        secured, name = await self._shake(sock, self._client, server=False)
         if name != peer:
-            secured.close()
-            raise Refused(f"the key of {name} answered where {peer} was expected")
+            why = f"the key of {name} answered where {peer} was expected"
+            await _turn_away(secured, why)
+            raise Refused(why)
         return secured
 
     def explain(self, error: Exception | None) -> str | None:
@@ -75,22 +76,26 @@ class PinnedTls:
     async def _shake(
         self, sock: socket.socket, context: ssl.SSLContext, *, server: bool
     ) -> tuple[ssl.SSLSocket, str]:
-        """Handshake; gives the secured socket and the name that its key belongs to."""
+        """Handshake; gives the secured socket and the name that its key belongs to.
+
+        Raises Refused where this side refuses, ssl.SSLError where the other one says it does.
+        """
         secured = context.wrap_socket(sock, server_side=server, do_handshake_on_connect=False)
-        try:
-            await _handshake(secured)
-            return secured, self._owner(secured)
-        except Refused:
-            await part(secured)
-            raise
-        except ssl.SSLError as error:
-            await part(secured)
-            if self.explain(error) is not None:
+        with contextlib.ExitStack() as undo:
+            undo.callback(secured.close)
+            try:
+                await _handshake(secured)
+                name = self._owner(secured)
+            except Refused as refused:
+                await _turn_away(secured, str(refused))
                 raise
-            raise Refused(_words(error)) from error
-        except BaseException:
-            secured.close()
-            raise
+            except ssl.SSLError as error:
+                await part(secured)
+                if self.explain(error) is not None:
+                    raise
+                raise Refused(_words(error)) from error
+            undo.pop_all()
+        return secured, name
 
     def _owner(self, sock: ssl.SSLSocket) -> str:
         """The party whose pinned key stands in the peer's certificate."""
@@ -107,7 +112,7 @@ class PinnedTls:
 
 
 def _context(
-    protocol: int, path: Path, passphrase: Passphrase | None, pins: Sequence[bytes]
+    protocol: int, path: Path, passphrase: Passphrase | None, pins: Iterable[bytes]
 ) -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
     context.check_hostname = False  # a party is its key, whatever its address
@@ -130,6 +135,14 @@ async def _handshake(sock: ssl.SSLSocket) -> None:
             await ready(sock, to_write=True)
         else:
             return
+
+
+async def _turn_away(sock: ssl.SSLSocket, why: str) -> None:
+    """The handshake is over, so that TLS has no alert for this: say it in a frame."""
+    refusal = pack(Type.REFUSE, body=Refusal("identity", why).encode())
+    with contextlib.suppress(OSError):
+        sock.send(b"".join(refusal))
+    await part(sock)
 
 
 def _words(error: ssl.SSLError) -> str:

@@ -45,6 +45,7 @@ def test_the_format_is_as_its_twin_writes_it(tmp_path: Path) -> None:
     assert written(tmp_path / "log") == b"".join(lines)
 
 
+@pytest.mark.slow
 def test_every_tear_of_the_last_line_drops_it_and_says_so(tmp_path: Path) -> None:
     path = tmp_path / "log"
     before = written(path, RECORDS[:3])

@@ -168,18 +168,20 @@ def test_a_target_that_is_not_there_yet_resets_and_later_serves(
                 assert accepted.recv(3) == b"now"
 
 
-def test_it_runs_in_the_callers_loop_too(serve: Serve) -> None:
-    async def talk(target: Address) -> bytes:
+def test_it_runs_in_the_callers_loop_and_leaves_no_task_there(serve: Serve) -> None:
+    async def talk(target: Address) -> tuple[bytes, int, int]:
         proxy = Proxy(target, NO_FAULTS, 0)
         port = await proxy.start()
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"hello")
         answer = await reader.readexactly(5)
-        writer.close()
+        proxy.cut()
+        proxy.cut()  # what is cut already is not cut again
         await proxy.stop()
-        return answer
+        writer.close()
+        return answer, proxy.counters.cuts, len(asyncio.all_tasks())
 
-    assert asyncio.run(talk(serve(echo))) == b"hello"
+    assert asyncio.run(talk(serve(echo))) == (b"hello", 1, 1)
 
 
 # --- delay, throttle ------------------------------------------------------------------------------
@@ -235,13 +237,44 @@ def test_while_held_nothing_passes_and_after_it_everything(
             assert read(during, 1) == b"c"
 
 
-@pytest.mark.slow
-def test_a_held_connection_takes_a_bounded_amount_and_loses_none(
+def test_while_held_ends_and_beginnings_do_not_pass_either(
     serve: Serve, proxies: ProxyThread
 ) -> None:
-    """The queue is full when no chunk was taken for a while; the kernel holds some megabytes."""
-    port = proxies.add(serve(digest), NO_FAULTS)
-    proxies.hold(port)
+    seen: list[str] = []
+
+    def watch(connection: socket.socket) -> None:
+        seen.append("begins")
+        connection.sendall(b"a")
+        seen.append("ends" if connection.recv(1) == b"" else "goes on")
+        connection.sendall(b"b")
+
+    port = proxies.add(serve(watch), NO_FAULTS)
+    with connect(port) as before:
+        assert read(before, 1) == b"a"
+        proxies.hold(port)
+        before.shutdown(socket.SHUT_WR)
+        with connect(port) as during:
+            assert is_silent(during)
+            assert is_silent(before)
+            assert seen == ["begins"]
+            proxies.release(port)
+            assert read(during, 1) == b"a"
+            assert read(before, 2) == b"b"
+            assert sorted(seen) == ["begins", "begins", "ends"]
+
+
+@pytest.mark.slow
+def test_a_target_that_does_not_read_holds_the_sender_up_and_loses_nothing(
+    serve: Serve, proxies: ProxyThread
+) -> None:
+    """The queue is full when nothing was taken for a while; the kernel holds some megabytes."""
+    read_on = threading.Event()
+
+    def lazy(connection: socket.socket) -> None:
+        read_on.wait(60)
+        digest(connection)
+
+    port = proxies.add(serve(lazy), NO_FAULTS)
     sha, sent = hashlib.sha256(), 0
     with connect(port) as connection:
         connection.settimeout(0.3)
@@ -252,7 +285,7 @@ def test_a_held_connection_takes_a_bounded_amount_and_loses_none(
                 sent += count
         assert sent < 2**26
         connection.settimeout(30)
-        proxies.release(port)
+        read_on.set()
         connection.shutdown(socket.SHUT_WR)
         assert read(connection, 32) == sha.digest()
 
@@ -420,7 +453,7 @@ def test_faults_that_cannot_be_are_refused(faults: dict, said: str) -> None:
 
 
 def test_stopping_resets_connections_and_leaves_nothing(serve: Serve) -> None:
-    target = serve(echo)
+    target = ("localhost", serve(echo)[1])  # a name to look up, which asyncio does in threads
     before = len(os.listdir("/dev/fd"))
     thread = ProxyThread()
     thread.start()
@@ -437,7 +470,8 @@ def test_stopping_resets_connections_and_leaves_nothing(serve: Serve) -> None:
             assert was_reset(connection)
     with pytest.raises(ConnectionRefusedError):
         connect(port)
-    assert all(t.name != "ostraka-proxies" for t in threading.enumerate())
+    names = [thread.name for thread in threading.enumerate()]
+    assert not [name for name in names if name.startswith(("ostraka", "asyncio"))]
     for _ in range(1000):  # the target's threads still have to see the resets
         if len(os.listdir("/dev/fd")) <= before:
             return

@@ -1,0 +1,142 @@
+"""What every real party keeps on disk of a run: its folder, journal, checkpoints and events."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ostraka.app.build import Recipe
+from ostraka.app.config import Config
+from ostraka.app.errors import Exit, UserError
+from ostraka.app.folder import Folder
+from ostraka.app.simulate import EVENTS_LOST, limits, plan_of
+from ostraka.drivers.checkpoint import naming
+from ostraka.drivers.journal import Journal
+from ostraka.drivers.trace import JsonLines, Reader, Record, Stream
+from ostraka.protocols.central_round import Turn
+
+if TYPE_CHECKING:
+    from ostraka.app.assemble import Assembly
+
+Vector = npt.NDArray[np.float32]
+NEVER: Turn = (0, -1)
+
+
+class Traffic(Protocol):
+    """How many bytes of messages have passed so far."""
+
+    bytes_sent: int
+    bytes_received: int
+
+
+class SharedStream(Stream):
+    """A stream of events that two threads publish to: the one that computes, the one that talks."""
+
+    def __init__(self, *readers: Reader, elapsed_s: float = 0.0) -> None:
+        super().__init__(*readers, elapsed_s=elapsed_s)
+        self._one_at_a_time = threading.RLock()
+
+    def __call__(self, event: str, **fields: Any) -> None:
+        """Publish one event; the other thread waits meanwhile."""
+        with self._one_at_a_time:
+            super().__call__(event, **fields)
+
+
+class EventLog(JsonLines):
+    """Events in a file; an OSError names it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._path = path
+
+    def __call__(self, record: Record) -> None:
+        """Append one event."""
+        with naming(self._path):
+            super().__call__(record)
+
+    def size(self) -> int:
+        """Bytes in the file, all events so far included."""
+        with naming(self._path):
+            return super().size()
+
+    def sync(self) -> None:
+        """Put what was written on disk."""
+        with naming(self._path):
+            super().sync()
+
+
+class Keeping:
+    """What both roles have: a folder with journal, events and checkpoints, and their past.
+
+    ``start`` is the newest sound checkpoint or None, ``rounds`` the digest of every round's model
+    that the journal knows, ``notes`` what was found wrong and mended. Raises DamagedJournalError,
+    and OSError with its file.
+    """
+
+    def __init__(self, config: Config, recipe: Recipe, assembly: Assembly, folder: Folder) -> None:
+        self.config, self.recipe, self.assembly, self.folder = config, recipe, assembly, folder
+        self.plan = plan_of(config, recipe)
+        self.limits = limits(assembly.initial.size)
+        self.notes: list[str] = []
+        self.journal = Journal(folder.journal)
+        if self.journal.dropped is not None:
+            self.notes.append(self.journal.dropped)
+        self.start, damages = folder.checkpoints.load()
+        self.notes += damages
+        self.rounds: dict[int, str] = {
+            r["round"]: r["model"] for r in self.journal.records if "round" in r
+        }
+        self.log: EventLog
+
+    @property
+    def highest(self) -> int:
+        """The highest round that the journal knows; -1 before the first."""
+        return max(self.rounds, default=-1)
+
+    def open_events(self, elapsed_s: float, size: int) -> Stream:
+        """The stream of events, which goes on where the checkpoint left it."""
+        if not self.folder.cut_events(size):
+            self.notes.append(EVENTS_LOST)
+        self.log = EventLog(self.folder.events)
+        return SharedStream(self.log, elapsed_s=elapsed_s)
+
+    def must_agree(self) -> None:
+        """Refuse (UserError, 74) checkpoints that fall behind the journal as no crash leaves them.
+
+        Of two generations one may be damaged: the round before the last is near enough.
+        """
+        if len(self.rounds) < 2:
+            return
+        before = sorted(self.rounds)[-2]
+        if self.start is None or self.start.round < before:
+            found = "none" if self.start is None else f"that of round {self.start.round}"
+            raise UserError(
+                f"{self.journal.path} ends at round {self.highest}, but of the checkpoints beside "
+                f"it the newest sound one is {found}: too far back; restore both from a copy of "
+                "the same moment, or leave the run",
+                Exit.STORAGE,
+            )
+
+    def write(self, summary: Record, model: Vector, *, report: bool) -> Record:
+        """Leave the trained model and the summary in the folder; gives the summary."""
+        from ostraka.app.output import write_party
+
+        return write_party(self.folder, summary, self.assembly.weights(model), report=report)
+
+    def close(self) -> None:
+        """Let the files go."""
+        self.journal.close()
+        self.log.sync()
+
+
+def turn_of(text: str) -> Turn:
+    """The turn that a label text names; before all others for anything else."""
+    try:
+        epoch, number = (int(part.partition(".")[2]) for part in text.split("/"))
+    except ValueError:
+        return NEVER
+    return (epoch, number)

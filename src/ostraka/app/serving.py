@@ -1,0 +1,246 @@
+"""What the server of the trust model `trusted` does and keeps.
+
+Every round's model is on disk before it is shown to anybody.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ostraka.app.build import Recipe
+from ostraka.app.config import Config
+from ostraka.app.errors import Exit, UserError
+from ostraka.app.folder import Folder
+from ostraka.app.keeping import Keeping, Traffic, turn_of
+from ostraka.app.summary import Tally
+from ostraka.drivers.checkpoint import Checkpoint
+from ostraka.drivers.trace import Record
+from ostraka.learn.initial import model_digest
+from ostraka.net import Net
+from ostraka.protocols.central_round import Update
+from ostraka.trust import trusted
+from ostraka.trust.trusted import State
+
+if TYPE_CHECKING:
+    from ostraka.app.assemble import Assembly
+
+Vector = npt.NDArray[np.float32]
+
+
+class ServerRole(Keeping):
+    """The trusted server: rounds, a checkpoint after each, evaluation, the summary."""
+
+    name = "server"
+    reports = True
+    sees_off = True
+
+    def __init__(self, config: Config, recipe: Recipe, assembly: Assembly, folder: Folder) -> None:
+        super().__init__(config, recipe, assembly, folder)
+        start = self.start
+        facts: Mapping[str, Any] = {} if start is None else start.facts
+        self.peers = self.plan.workers
+        self.tally = Tally(config, recipe)
+        epochs = [r["epoch"] for r in self.journal.records if "epoch" in r]
+        self.epoch = max([*epochs, int(facts.get("epoch", 0))], default=0)
+        self.answered: dict[str, int] = dict(facts.get("answered", {}))
+        self.traffic: Traffic | None = None
+        self.trace = self.open_events(
+            float(facts.get("elapsed_s", 0.0)), int(facts.get("events", 0))
+        )
+        self.trace.add(self.tally)
+        self.trace.add(self._count_answers)
+        self._bytes_before: dict[str, int] = dict(facts.get("bytes", {}))
+        self._seconds: dict[str, float] = dict(facts.get("seconds", {}))
+        if start is not None:
+            self.tally.restore(start.facts["tally"])
+        self.state = self._state(start)
+        self._first = self.state.round
+        self.must_agree()
+        self._journal_is_of_this_time()
+
+    @property
+    def quorum(self) -> int:
+        """How many workers must be there to begin; nobody once all rounds are done."""
+        if self.state.round >= self.plan.rounds:
+            return 0
+        return max(1, len(self.peers) - self.plan.f - (self.plan.dropouts or 0))
+
+    @property
+    def resumed(self) -> bool:
+        """Whether an earlier process began this run."""
+        return self.epoch > 0
+
+    def expects(self, peer: str) -> Mapping[str, int]:
+        """Workers send updates, nothing else."""
+        form = Update.form(d=self.assembly.initial.size)
+        return {form.kind: form.max_bytes}
+
+    def held(self, peer: str) -> str:
+        """The last round of which an update of this worker is in the stored model.
+
+        A worker that draws secret noise learns from it that its own state is an old copy.
+        """
+        round = self.answered.get(peer)
+        return "" if round is None else f"epoch.{self.epoch}/round.{round}"
+
+    def ready(self, reports: Mapping[str, str]) -> None:
+        """Refuse an old copy of the state: workers remember later rounds than it knows.
+
+        More than f of them must say so: one liar cannot stop a server.
+        """
+        ours = (self.epoch, max(self.highest, self.state.round))
+        beyond = sorted(peer for peer, text in reports.items() if turn_of(text) > ours)
+        if len(beyond) > self.plan.f:
+            raise UserError(
+                f"{self.folder.path} is an old copy: {', '.join(beyond)} have seen later rounds "
+                f"than epoch {ours[0]}, round {ours[1]}; restore the newest state, "
+                "or begin a run of another name",
+                Exit.STORAGE,
+            )
+
+    async def program(self, net: Net) -> State:
+        """The trust model's server, from the stored state."""
+        return await trusted.server(
+            net, self.plan, self.state, commit=self._commit, trace=self.trace
+        )
+
+    def finish(self, final: State) -> Record:
+        """The summary of the whole run, and its last event."""
+        summary = {**self.tally.summary(model_digest(final.model)), "role": self.name}
+        self.trace("finished", **summary)
+        self.log.sync()
+        return summary
+
+    def results(self, final: State) -> Record:
+        """Write what the run leaves behind; gives the summary."""
+        return self.write(self.finish(final), final.model, report=True)
+
+    def model(self, final: State) -> Vector:
+        """The trained model."""
+        return final.model
+
+    def begin(self) -> None:
+        """Say what this is: the first event of a run, or that it goes on."""
+        if self.resumed:
+            self.trace("resumed", round=self.state.round)
+        else:
+            about = {**self.tally.about(self.assembly), "attackers": []}
+            self.trace("run", **about)
+        for text in (*self.notes, *self.recipe.warnings):
+            self.trace("warning", text=text)
+
+    def _journal_is_of_this_time(self) -> None:
+        """A round is stored just before it is noted, so the journal lacks at most the last one."""
+        if self.state.round - max(self.highest, 0) > 1:
+            raise UserError(
+                f"{self.journal.path} ends at round {max(self.highest, 0)}, but there is a "
+                f"checkpoint of round {self.state.round}: the journal is an old copy; restore "
+                "both from a copy of the same moment, or leave the run",
+                Exit.STORAGE,
+            )
+
+    def _state(self, start: Checkpoint | None) -> State:
+        if start is None:
+            initial = State.initial(self.assembly.initial)
+            return State(0, self.epoch, initial.model, initial.previous)
+        model = start.arrays["model"].astype(np.float32)
+        previous = start.arrays["previous"].astype(np.float32)
+        if previous.size == 0:
+            previous = np.zeros_like(model)
+        return State(start.round, self.epoch, model, previous)
+
+    def _commit(self, state: State) -> None:
+        """Store the state, then tell: nothing of it has left yet."""
+        if state.round > self._first:
+            self._store(state)
+        else:
+            self.journal.append({"epoch": state.epoch})
+            if state.round > 0:  # stored, but maybe not acknowledged when an earlier process died
+                self._acknowledge(state.round, self._checked(state))
+        if state.round > 0:
+            self._tell(state)
+
+    def _checked(self, state: State) -> str:
+        """The digest of the model, which must be the one of an earlier process."""
+        digest = model_digest(state.model)
+        known = self.rounds.get(state.round)
+        if known not in (None, digest):
+            raise UserError(
+                f"round {state.round} was acknowledged with the model {known} and now gives "
+                f"{digest}: {self.folder.path} lost a checkpoint, and the workers that answered "
+                "are not the same; the run cannot go on from it",
+                Exit.STORAGE,
+            )
+        return digest
+
+    def _acknowledge(self, round: int, digest: str) -> None:
+        """From here on this round's model may be shown, and never be another one."""
+        if round not in self.rounds:
+            self.journal.append({"round": round, "model": digest})
+            self.rounds[round] = digest
+
+    def _store(self, state: State) -> None:
+        digest = self._checked(state)
+        previous = state.previous if self.plan.rule.uses_reference else state.previous[:0]
+        facts = {
+            "epoch": state.epoch,
+            "answered": self.answered,
+            "events": self.log.size(),
+            "bytes": self._bytes(),
+            "elapsed_s": self.trace.elapsed_s,
+            "seconds": self._seconds,
+            "tally": self.tally.state(),
+        }
+        self.log.sync()
+        start = time.perf_counter()
+        arrays = {"model": state.model, "previous": previous}
+        self.folder.checkpoints.save(state.round, arrays, facts)
+        self._acknowledge(state.round, digest)
+        self._count("store", start)
+
+    def _tell(self, state: State) -> None:
+        done, rounds = state.round, self.plan.rounds
+        evaluation: dict[str, float] = {}
+        if done % self.config.evaluate_every == 0 or done == rounds:
+            start = time.perf_counter()
+            evaluation = self.assembly.evaluate(state.model)
+            self._count("evaluate", start)
+        self.trace(
+            "round",
+            round=done,
+            rounds=rounds,
+            **evaluation,
+            bytes_sent=self._bytes(),
+            seconds=self._phases(),
+            epsilon=None,
+        )
+
+    def _count_answers(self, record: Record) -> None:
+        """A reader of events: whose updates a round has used, or refused."""
+        match record:
+            case {"event": "aggregated", "round": round, "distance": used}:
+                self.answered.update(dict.fromkeys(used, round))
+            case {"event": "excluded", "round": round, "party": party}:
+                self.answered[party] = round
+
+    def _count(self, phase: str, start: float) -> None:
+        self._seconds[phase] = self._seconds.get(phase, 0.0) + time.perf_counter() - start
+
+    def _phases(self) -> dict[str, float]:
+        rest = max(0.0, self.trace.elapsed_s - sum(self._seconds.values()))
+        return {k: round(s, 4) for k, s in {**self._seconds, "waiting and rule": rest}.items()}
+
+    def _bytes(self) -> dict[str, int]:
+        """Bytes of messages, sent and received by this server, earlier processes included."""
+        sent = 0 if self.traffic is None else self.traffic.bytes_sent
+        received = 0 if self.traffic is None else self.traffic.bytes_received
+        before = self._bytes_before
+        return {
+            "server": sent + before.get("server", 0),
+            "workers": received + before.get("workers", 0),
+        }
