@@ -88,8 +88,9 @@ def examine(federation: Path | None, identity: Path | None, site: Path | None) -
     yield checks.versions()
     yield checks.tls()
     yield checks.cpu()
-    patient = Patient(load_site(None))
-    yield from site_file(patient, site)
+    base = None if identity is None else identity.parent
+    patient = Patient(load_site(None, base))
+    yield from site_file(patient, site, base)
     if identity is not None:
         yield own_identity(patient, identity)
     yield checks.clock(datetime.now(UTC), _past(identity))
@@ -113,10 +114,10 @@ def _past(identity: Path | None) -> dict[str, datetime]:
     return {what: checks.file_time(path) for what, path in known.items()}
 
 
-def site_file(patient: Patient, path: Path | None) -> Iterator[Check]:
+def site_file(patient: Patient, path: Path | None, base: Path | None = None) -> Iterator[Check]:
     """Whether site.toml can be read; its defaults hold from then on if it cannot."""
     try:
-        patient.site = load_site(path)
+        patient.site = load_site(path, base)
     except UserError as refusal:
         yield _failed("site", refusal)
         return

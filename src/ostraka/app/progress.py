@@ -116,7 +116,7 @@ class Progressing:
         self._say(escape(text))
 
     def _say(self, text: str) -> None:
-        self._bar.console.print(text, highlight=False)
+        self._bar.console.print(text, highlight=False, soft_wrap=True)
 
     def _tell(self, party: str, reason: str, round: int, detail: str) -> None:
         """Say a party's fault the first time; count it afterwards."""

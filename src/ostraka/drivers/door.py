@@ -41,6 +41,7 @@ class Door:
         listener.setblocking(False)
         self._reserve = os.open(os.devnull, os.O_RDONLY)
         self._accepting = asyncio.get_running_loop().create_task(self._accept(listener))
+        self._accepting.add_done_callback(lambda done: listener.close())
         found: int = listener.getsockname()[1]
         return found
 
@@ -62,16 +63,15 @@ class Door:
 
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        with listener:
-            while True:
-                try:
-                    sock, address = await loop.sock_accept(listener)
-                except OSError as error:
-                    self._exhausted(listener, error)
-                    await asyncio.sleep(PAUSE_S)
-                else:
-                    self._admit(sock, f"{address[0]}:{address[1]}")
-                    await asyncio.sleep(0)  # a full backlog must not hold up those who are in
+        while True:
+            try:
+                sock, address = await loop.sock_accept(listener)
+            except OSError as error:
+                self._exhausted(listener, error)
+                await asyncio.sleep(PAUSE_S)
+            else:
+                self._admit(sock, f"{address[0]}:{address[1]}")
+                await asyncio.sleep(0)  # a full backlog must not hold up those who are in
 
     def _admit(self, sock: socket.socket, address: str) -> None:
         sock.setblocking(False)

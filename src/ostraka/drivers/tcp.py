@@ -1,8 +1,8 @@
 """One party's connections: accepts, dials, greets, reconnects, and loses nothing on the way.
 
-Everything here runs on one event loop. ``Security`` says how a bare socket becomes one that knows
-its peer: ``tls.PinnedTls`` in earnest, ``Plain`` (names are believed) for tests and measurements.
-Strangers are bounded in number, time and bytes; known peers in what they may send.
+``Security`` says how a bare socket becomes one that knows its peer: ``tls.PinnedTls`` in earnest,
+``Plain`` (names are believed) for tests and measurements. Strangers are bounded in number, time and
+bytes; known peers in what they may send.
 """
 
 from __future__ import annotations
@@ -262,9 +262,7 @@ class Transport:
         self._tell("refused", who, why)
 
     def _broken(self, event: str, who: str, error: OSError) -> None:
-        """A handshake broke off. What it says against us is told, but counts nothing: anybody
-        could have said it, for the other side has not proved who it is.
-        """
+        """A handshake broke off. What was said against us counts nothing: anybody can say it."""
         ours = self._security.explain(error)
         if ours is None:
             self._tell(event, who, error.strerror or str(error))
