@@ -1,14 +1,19 @@
 """One suite that every network passes: what a protocol may rely on, whoever carries its frames."""
 
+import time
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
 import pytest
 
-from ostraka.net import Abort, Net, Timeout
+from ostraka.drivers.link import Bounds
+from ostraka.drivers.proxy import Faults
+from ostraka.drivers.tcp import Times
+from ostraka.mailbox import Limits
+from ostraka.net import Abort, Malformed, Net, Timeout
 from ostraka.wire import Array, Index, Message, Tensor
-from tests.conformance.worlds import WORLDS, World
+from tests.conformance.worlds import SOCKETS, WORLDS, Killed, Sockets, World
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,7 @@ class Block(Message):
 
 
 WORD = Word.form()
+SMALL = Block.form(d=4)
 EXPECTS = {"Word": WORD.max_bytes, "Block": Block.form(d=2_000_000).max_bytes}
 TRIO = ("a", "b", "c")
 
@@ -29,6 +35,12 @@ TRIO = ("a", "b", "c")
 @pytest.fixture(params=sorted(WORLDS))
 def world(request: Any, tmp_path: Any) -> World:
     return WORLDS[request.param](tmp_path)
+
+
+@pytest.fixture(params=sorted(SOCKETS))
+def sockets(request: Any, tmp_path: Any) -> Any:
+    """Makes a world of real sockets, with faults or other times."""
+    return lambda **options: SOCKETS[request.param](tmp_path, **options)
 
 
 def others(net: Net) -> tuple[str, ...]:
@@ -69,3 +81,302 @@ def test_a_large_array_arrives_as_it_was_sent(world: World) -> None:
     assert came.result["a"] == 7
     assert np.array_equal(came.result["b"], sent)
     assert not came.result["b"].flags.writeable
+
+
+@pytest.mark.slow
+def test_frames_of_one_sender_arrive_in_its_order(world: World) -> None:
+    """Once the last is here, all the others are, though nobody waited for them."""
+
+    async def sender(net: Net) -> Any:
+        for index in range(50):
+            net.sub("round", index).send("b", Word(index))
+        net.send("b", Word(99))
+
+    async def receiver(net: Net) -> Any:
+        await net.recv(WORD, "a")
+        values = []
+        for index in range(50):
+            got = await net.sub("round", index).gather(WORD, ["a"], timeout_s=0.0)
+            values += [m.value for m in got.messages.values()]
+        return values
+
+    assert world.run({"a": sender, "b": receiver}, EXPECTS).result["b"] == list(range(50))
+
+
+@pytest.mark.slow
+def test_a_slot_holds_its_first_message(world: World) -> None:
+    async def sender(net: Net) -> Any:
+        for value in (1, 1, 2):
+            net.send("b", Word(value))
+        net.sub("end").send("b", Word(0))
+
+    async def receiver(net: Net) -> Any:
+        await net.sub("end").recv(WORD, "a")
+        return (await net.recv(WORD, "a")).value
+
+    came = world.run({"a": sender, "b": receiver}, EXPECTS)
+    assert came.result["b"] == 1
+    assert [e["why"] for e in came.told("dropped")] == ["duplicate", "conflict"]
+
+
+@pytest.mark.slow
+def test_a_gather_ends_at_its_deadline_and_names_who_is_missing(world: World) -> None:
+    async def speaker(net: Net) -> Any:
+        net.send("b", Word(5))
+        await net.sub("end").recv(WORD, "b")
+
+    async def silent(net: Net) -> Any:
+        await net.sub("end").recv(WORD, "b")
+        net.send("b", Word(6))
+
+    async def receiver(net: Net) -> Any:
+        got = await net.gather(WORD, others(net), timeout_s=0.5)
+        net.sub("end").broadcast(others(net), Word(0))
+        late = await net.gather(WORD, ["c"], timeout_s=0.2)
+        return [{name: m.value for name, m in got.messages.items()}, got.missing, late.missing]
+
+    came = world.run({"a": speaker, "b": receiver, "c": silent}, EXPECTS)
+    assert came.result["b"] == [{"a": 5}, ("c",), ("c",)]
+
+
+@pytest.mark.slow
+def test_a_quorum_takes_those_who_come_within_its_grace(world: World) -> None:
+    async def speaker(net: Net) -> Any:
+        if net.me == "a":
+            net.send("b", Word(1))
+            await net.sub("end").recv(WORD, "b")
+        else:
+            net.send("b", Word(2))
+            await net.sub("end").recv(WORD, "b")
+
+    async def receiver(net: Net) -> Any:
+        both = await net.quorum(WORD, others(net), 1, grace_s=1.0)
+        net.sub("end").broadcast(others(net), Word(0))
+        try:
+            await net.sub("never").quorum(WORD, others(net), 1, timeout_s=0.1)
+        except Timeout as timeout:
+            return sorted(both.messages), both.missing, timeout.missing
+
+    came = world.run({"a": speaker, "b": receiver, "c": speaker}, EXPECTS)
+    assert came.result["b"] == (["a", "c"], (), ("a", "c"))
+
+
+@pytest.mark.slow
+def test_who_fell_behind_jumps_to_the_newest(world: World) -> None:
+    async def sender(net: Net) -> Any:
+        for index in range(6):
+            net.sub("round", index).send("b", Word(index))
+        net.send("b", Word(0))
+        await net.sub("end").recv(WORD, "b")
+
+    async def receiver(net: Net) -> Any:
+        await net.recv(WORD, "a")
+        at, word = await net.newest(WORD, "a", ("round",), after=(-1,))
+        old = await net.sub("round", 2).gather(WORD, ["a"], timeout_s=0.0)
+        net.sub("end").send("a", Word(0))
+        return at, word.value, old.missing
+
+    came = world.run({"a": sender, "b": receiver}, EXPECTS)
+    assert came.result["b"] == ((5,), 5, ("a",))
+
+
+@pytest.mark.slow
+def test_what_lies_outside_a_window_is_dropped_and_told(world: World) -> None:
+    async def sender(net: Net) -> Any:
+        await net.sub("begin").recv(WORD, "b")
+        for index in (1, 9, 4):
+            net.sub("round", index).send("b", Word(index))
+        net.sub("end").send("b", Word(0))
+
+    async def receiver(net: Net) -> Any:
+        net.window(("round",), (3,), (5,))
+        net.sub("begin").send("a", Word(0))
+        await net.sub("end").recv(WORD, "a")
+        got = [
+            sorted((await net.sub("round", index).gather(WORD, ["a"], timeout_s=0.0)).messages)
+            for index in (1, 4, 9)
+        ]
+        return got, net.ahead(("round",))
+
+    came = world.run({"a": sender, "b": receiver}, EXPECTS)
+    assert came.result["b"] == ([[], ["a"], []], ("a",))
+    assert [e["why"] for e in came.told("dropped")] == ["late", "early"]
+
+
+@pytest.mark.slow
+def test_an_abort_ends_one_party_and_no_other(world: World) -> None:
+    async def aborts(net: Net) -> Any:
+        await net.recv(WORD, "b")
+        raise Abort("a rule's bound failed")
+
+    async def goes_on(net: Net) -> Any:
+        if net.me == "b":
+            net.broadcast(others(net), Word(1))
+        else:
+            await net.recv(WORD, "b")
+        rest = tuple(name for name in ("b", "c") if name != net.me)
+        net.sub("after").send(rest[0], Word(2))
+        got = await net.sub("after").gather(WORD, ("a", *rest), timeout_s=0.5)
+        return sorted(got.messages), got.missing
+
+    came = world.run({"a": aborts, "b": goes_on, "c": goes_on}, EXPECTS)
+    assert came.status == {"a": "failed", "b": "done", "c": "done"}
+    assert came.error["a"].reason == "a rule's bound failed"
+    assert came.result["b"] == (["c"], ("a",))
+    assert came.result["c"] == (["b"], ("a",))
+
+
+@pytest.mark.slow
+def test_branches_of_a_protocol_meet_in_their_own_labels(world: World) -> None:
+    async def branch(net: Net, value: int) -> int:
+        net.broadcast(others(net), Word(value))
+        got = await net.gather(WORD, others(net))
+        return sum(m.value for m in got.messages.values())
+
+    async def program(net: Net) -> Any:
+        mine = TRIO.index(net.me)
+        inner = net.sub("epoch", 1)
+        return await net.par(
+            branch(inner.sub("left"), mine), branch(inner.sub("right", 3), 10 * mine)
+        )
+
+    came = world.run(dict.fromkeys(TRIO, program), EXPECTS)
+    assert came.result == {"a": (3, 30), "b": (2, 20), "c": (1, 10)}
+
+
+@pytest.mark.slow
+def test_a_body_that_is_too_long_is_malformed_and_the_run_goes_on(world: World) -> None:
+    async def boaster(net: Net) -> Any:
+        net.send("b", Block(np.zeros(50_000, np.float32)))
+        net.sub("next").send("b", Block(np.ones(4, np.float32)))
+        await net.sub("end").recv(WORD, "b")
+
+    async def honest(net: Net) -> Any:
+        net.send("b", Block(np.zeros(4, np.float32)))
+        await net.sub("end").recv(WORD, "b")
+
+    async def receiver(net: Net) -> Any:
+        got = await net.gather(SMALL, others(net))
+        after = await net.sub("next").recv(SMALL, "a")
+        net.sub("end").broadcast(others(net), Word(0))
+        return got.malformed, sorted(got.messages), after.data.sum()
+
+    expects = EXPECTS | {"Block": SMALL.max_bytes}
+    came = world.run({"a": boaster, "b": receiver, "c": honest}, expects)
+    malformed, heard, total = came.result["b"]
+    assert set(came.status.values()) == {"done"}
+    assert isinstance(malformed["a"], Malformed)
+    assert f"at most {SMALL.max_bytes} expected" in malformed["a"].detail
+    assert (heard, total) == (["c"], 4.0)
+
+
+# --- what only real sockets can show ----------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_party_that_restarts_gets_what_still_matters(sockets: Any) -> None:
+    """b dies after round 2, knowing nothing but what it stored: that rounds 0 and 1 are over."""
+    lives: list[int] = []
+
+    async def server(net: Net) -> Any:
+        total = 0
+        for index in range(6):
+            net.window(("round",), (index,), None)
+            scope = net.sub("round", index)
+            scope.broadcast(others(net), Word(index))
+            got = await scope.gather(WORD, others(net))
+            total += sum(m.value for m in got.messages.values())
+        return total
+
+    async def worker(net: Net) -> Any:
+        if net.me == "b":
+            lives.append(len(lives))
+        begin = 2 if net.me == "b" and len(lives) > 1 else 0
+        seen = []
+        for index in range(begin, 6):
+            scope = net.sub("round", index)
+            seen.append((await scope.recv(WORD, "a")).value)
+            if index == 2 and lives == [0] and net.me == "b":
+                raise Killed
+            scope.send("a", Word(index))
+        return seen
+
+    came = sockets().run({"a": server, "b": worker, "c": worker}, EXPECTS)
+    assert came.result == {"a": 2 * 15, "b": [2, 3, 4, 5], "c": [0, 1, 2, 3, 4, 5]}
+    assert lives == [0, 1]
+
+
+@pytest.mark.slow
+def test_connections_that_are_cut_again_and_again_lose_nothing(sockets: Any) -> None:
+    """Nor is anything doubled or out of order; a cut comes in the middle of frames too."""
+    d = 30_000
+
+    async def program(net: Net) -> Any:
+        sums = []
+        for index in range(40):
+            scope = net.sub("round", index)
+            value = np.full(d, 100 * index + TRIO.index(net.me), np.float32)
+            scope.broadcast(others(net), Block(value))
+            got = await scope.gather(Block.form(d=d), others(net))
+            sums.append([int(m.data.min()) for m in got.messages.values()])
+            assert all(m.data.min() == m.data.max() for m in got.messages.values())
+        return sums
+
+    world: Sockets = sockets(
+        faults=Faults(cut_chance=0.03), times=Times(retry_s=0.01, retry_most_s=0.05)
+    )
+    came = world.run(dict.fromkeys(TRIO, program), EXPECTS)
+    for me, name in enumerate(TRIO):
+        rest = [i for i in range(3) if i != me]
+        assert came.result[name] == [[100 * index + i for i in rest] for index in range(40)]
+    assert world.cuts > 10
+    assert came.told("dropped") == []
+    assert came.told("overflow") == []
+
+
+@pytest.mark.slow
+def test_a_program_that_computes_for_long_keeps_its_connections(sockets: Any) -> None:
+    async def busy(net: Net) -> Any:
+        net.send("b", Word(1))
+        time.sleep(1.2)  # a training step: nothing of this thread runs meanwhile
+        return (await net.recv(WORD, "b")).value
+
+    async def waiting(net: Net) -> Any:
+        value = (await net.recv(WORD, "a")).value
+        net.send("a", Word(value + 1))
+        await net.sleep(0.8)
+        return value
+
+    world = sockets(times=Times(heartbeat_s=0.1, quiet_s=0.5))
+    came = world.run({"a": busy, "b": waiting}, EXPECTS)
+    assert came.result == {"a": 2, "b": 1}
+    lost = [e["why"] for e in came.told("disconnected")]
+    assert set(lost) <= {"this side has left", "the other side has left"}
+
+
+@pytest.mark.slow
+def test_who_reads_slowly_slows_its_sender_and_loses_nothing(sockets: Any) -> None:
+    """20 MB against an inbox of 2 MB: the rest waits at the sender, on the same connection."""
+    d, count = 125_000, 40
+
+    async def sender(net: Net) -> Any:
+        for index in range(count):
+            net.sub("round", index).send("b", Block(np.full(d, index, np.float32)))
+        return (await net.recv(WORD, "b")).value
+
+    async def receiver(net: Net) -> Any:
+        time.sleep(1.0)
+        found = [
+            int((await net.sub("round", index).recv(Block.form(d=d), "a")).data[-1])
+            for index in range(count)
+        ]
+        net.send("a", Word(1))
+        return found
+
+    world = sockets(
+        times=Times(heartbeat_s=0.1, quiet_s=0.5), bounds=Bounds(frames=count, bytes=1 << 25)
+    )
+    limits = Limits(unread_frames=4, unread_bytes=1 << 20, frame_bytes=1 << 20)
+    came = world.run({"a": sender, "b": receiver}, EXPECTS, limits)
+    assert came.result == {"a": 1, "b": list(range(count))}
+    assert came.told("dropped") == []

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import os
+import socket
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
+from unittest.mock import patch
 
 from ostraka.drivers.identity import Identity, create
+from ostraka.drivers.link import Bounds
 from ostraka.drivers.node import Ended, Node, Patience
+from ostraka.drivers.proxy import Faults, ProxyThread
 from ostraka.drivers.sim import Simulation
 from ostraka.drivers.tcp import Peer, Plain, Security, Times, Transport, to_address
 from ostraka.drivers.tls import PinnedTls
 from ostraka.mailbox import Limits
 from ostraka.net import Program
+from tests.faults.host import LOOPS
 
 LIMITS = Limits(unread_frames=64, unread_bytes=1 << 25, frame_bytes=1 << 24)
 CONTEXT = bytes(32)
@@ -38,18 +43,22 @@ class Came:
 
 
 class World(Protocol):
-    def run(self, programs: Mapping[str, Program], expects: Expects) -> Came: ...
+    def run(
+        self, programs: Mapping[str, Program], expects: Expects, limits: Limits = LIMITS
+    ) -> Came: ...
 
 
 class Simulated:
     """Virtual time, no sockets."""
 
-    def run(self, programs: Mapping[str, Program], expects: Expects) -> Came:
+    def run(
+        self, programs: Mapping[str, Program], expects: Expects, limits: Limits = LIMITS
+    ) -> Came:
         events: list[dict[str, Any]] = []
         simulation = Simulation(
             programs,
             seed=1,
-            limits=LIMITS,
+            limits=limits,
             trace=lambda event, **fields: events.append({"event": event, **fields}),
         )
         outcomes = simulation.run()
@@ -61,31 +70,36 @@ class Simulated:
         )
 
 
+class Killed(Exception):  # noqa: N818
+    """Raised by a program: its party dies here and is started anew, knowing nothing."""
+
+
 class Sockets:
-    """Every party a node with threads and sockets of its own; the first ones listen."""
+    """Every party a node with threads and sockets of its own; the first ones listen.
 
-    def __init__(self, folder: Path | None) -> None:
-        self._folder = folder
+    ``folder``: where identities lie (None: no TLS). ``loop``: whose event loop. With ``faults``
+    every connection goes through a proxy that has them.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        loop: str,
+        *,
+        times: Times = QUICK,
+        faults: Faults | None = None,
+        bounds: Bounds | None = None,
+    ) -> None:
+        self._folder, self._loop = folder, loop
+        self._times, self._faults, self._bounds = times, faults, bounds
         self.events: list[dict[str, Any]] = []
+        self.cuts = 0
 
-    def run(self, programs: Mapping[str, Program], expects: Expects) -> Came:
-        nodes = self.nodes(programs, expects)
-        ended: dict[str, Ended | BaseException] = {}
-
-        def live(name: str) -> None:
-            try:
-                ended[name] = nodes[name].run()
-            except BaseException as error:
-                ended[name] = error
-
-        threads = [threading.Thread(target=live, args=(name,), daemon=True) for name in nodes]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(60)
-        for end in ended.values():
-            if isinstance(end, BaseException):
-                raise end
+    def run(
+        self, programs: Mapping[str, Program], expects: Expects, limits: Limits = LIMITS
+    ) -> Came:
+        with patch.dict(sys.modules, {} if self._loop == "uvloop" else {"uvloop": None}):
+            ended = self._lives(programs, expects, limits)
         return Came(
             {name: e.status for name, e in ended.items()},
             {name: e.result for name, e in ended.items()},
@@ -93,28 +107,61 @@ class Sockets:
             self.events,
         )
 
-    def nodes(self, programs: Mapping[str, Program], expects: Expects) -> dict[str, Node]:
+    def _lives(
+        self, programs: Mapping[str, Program], expects: Expects, limits: Limits
+    ) -> dict[str, Ended]:
         names = list(programs)
         ports = {name: free_port() for name in names}
-        return {
-            name: self.node(name, programs[name], names, ports, expects) for name in names
-        }
+        ended: dict[str, Ended | BaseException] = {}
 
-    def node(
+        def live(name: str) -> None:
+            while name not in ended:
+                try:
+                    node = self._node(name, programs[name], names, ports, reached, expects, limits)
+                    ended[name] = node.run()
+                except Killed:
+                    continue
+                except BaseException as error:
+                    ended[name] = error
+
+        with ProxyThread() as proxies:
+            reached = ports
+            if self._faults is not None:
+                reached = {
+                    name: proxies.add(("127.0.0.1", port), self._faults, seed)
+                    for seed, (name, port) in enumerate(ports.items())
+                }
+            threads = [threading.Thread(target=live, args=(name,), daemon=True) for name in names]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(60)
+            if self._faults is not None:
+                self.cuts = sum(proxies.counters(port).cuts for port in reached.values())
+        assert set(ended) == set(names), f"not all ended: {self.events[-10:]}"
+        done: dict[str, Ended] = {}
+        for name, end in ended.items():
+            if isinstance(end, BaseException):
+                raise end
+            done[name] = end
+        return done
+
+    def _node(
         self,
         name: str,
         program: Program,
         names: list[str],
         ports: Mapping[str, int],
+        reached: Mapping[str, int],
         expects: Expects,
-        **options: Any,
+        limits: Limits,
     ) -> Node:
         before = names[: names.index(name)]
         peers = {
             other: Peer(
                 other,
                 expects,
-                to_address(("127.0.0.1", ports[other])) if other in before else None,
+                to_address(("127.0.0.1", reached[other])) if other in before else None,
             )
             for other in names
             if other != name
@@ -125,19 +172,19 @@ class Sockets:
             lambda handlers: Transport(
                 name,
                 peers,
-                self.security(name, names),
+                self._security(name, names),
                 handlers,
                 context=CONTEXT,
                 listen=("127.0.0.1", ports[name]),
-                times=QUICK,
+                times=self._times,
+                bounds=self._bounds,
             ),
             patience=Patience(needs=len(peers), join_s=30.0, give_up_s=30.0, linger_s=5.0),
             trace=lambda event, **fields: self.events.append({"event": event, "of": name} | fields),
-            limits=LIMITS,
-            **options,
+            limits=limits,
         )
 
-    def security(self, name: str, names: list[str]) -> Security:
+    def _security(self, name: str, names: list[str]) -> Security:
         if self._folder is None:
             return Plain()
         keys = {other: identity(self._folder, other) for other in names}
@@ -159,17 +206,16 @@ def identity(folder: Path, name: str) -> Identity:
 
 def free_port() -> int:
     """A port that nobody listens on now."""
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
 
 
-WORLDS: dict[str, Callable[[Path], World]] = {
-    "simulated": lambda folder: Simulated(),
-    "tcp": lambda folder: Sockets(None),
-    "tls": lambda folder: Sockets(folder),
+SOCKETS: dict[str, Callable[..., Sockets]] = {
+    f"{kind}-{loop}": lambda folder, kind=kind, loop=loop, **options: Sockets(
+        folder if kind == "tls" else None, loop, **options
+    )
+    for kind in ("tcp", "tls")
+    for loop in LOOPS
 }
-
-assert os.environ.get("OMP_NUM_THREADS") == "1", "tests/conftest.py comes first"
+WORLDS: dict[str, Callable[[Path], World]] = {"simulated": lambda folder: Simulated(), **SOCKETS}

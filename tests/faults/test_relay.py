@@ -135,7 +135,6 @@ def alter(chunk: bytes) -> bytes:
     return chunk[:-1] + bytes([chunk[-1] ^ 1])
 
 
-
 class Liar:
     """Does something to the third large chunk from a, or to every one after it."""
 

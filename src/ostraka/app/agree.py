@@ -10,10 +10,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from ostraka.app.config import Config
 from ostraka.crypto.transcript import digest
+
+if TYPE_CHECKING:
+    from ostraka.drivers.connection import Refusal
+    from ostraka.drivers.tcp import Handlers
 
 SIZE = 16
 """Bytes of a field's digest: enough to name a field; the file's own digest has 32."""
@@ -88,6 +93,25 @@ def difference_text(peer: str, fields: list[str]) -> str:
         f"{peer} holds another federation file: {', '.join(fields[:SHOWN])}{more} "
         f"differ{'s' if len(fields) == 1 else ''}; agree on one file and start again"
     )
+
+
+def keys(config: Config, refusal: Refusal) -> list[str]:
+    """The keys whose values differ from those of a peer that refused us, by the digests it sent."""
+    theirs = decode(refusal.details)
+    return [] if theirs is None else differing(digests(config), theirs)
+
+
+def naming_keys(config: Config, handlers: Handlers) -> Handlers:
+    """Handlers that also tell, once a peer, which keys differ where its federation file does."""
+    told: set[str] = set()
+
+    def refused(peer: str, refusal: Refusal) -> None:
+        if refusal.code == "configuration" and peer not in told:
+            told.add(peer)
+            handlers.trace("differs", peer=peer, keys=keys(config, refusal)[:SHOWN])
+        handlers.refused(peer, refusal)
+
+    return replace(handlers, refused=refused)
 
 
 def _is_key(key: bytes) -> bool:

@@ -17,6 +17,7 @@ from typing import Any
 from ostraka.app.config import Config, as_toml, load
 from ostraka.app.errors import Exit, UserError
 from ostraka.drivers.checkpoint import Checkpoints, write_durably
+from ostraka.drivers.journal import HEADER
 from ostraka.drivers.trace import DamagedEventsError, Record, read_events
 
 LOCK = ".lock"
@@ -63,6 +64,19 @@ class Folder:
             entry.name not in (self.about.name, LOCK) and entry.suffix != ".part"
             for entry in self.path.iterdir()
         )
+
+    @property
+    def begun(self) -> bool:
+        """Whether a real party has stored anything: a checkpoint, or a line in its journal."""
+        noted = self.journal.exists() and self.journal.stat().st_size > len(HEADER)
+        return noted or any((self.path / "checkpoints").glob("*"))
+
+    def clear(self) -> None:
+        """Take a run away of which nothing has begun; the federation file, which makes it a run,
+        goes last.
+        """
+        for path in (self.journal, self.events, self.federation):
+            path.unlink(missing_ok=True)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""`ostraka init`: a federation file and an app file to edit, runnable as they are."""
+"""`ostraka init`: a federation file, an app file and a site file to edit, runnable as they are."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ostraka.app.errors import Exit, UserError
 from ostraka.drivers.checkpoint import write_durably
 from ostraka.learn.initial import FILE as INITIAL
 
-FEDERATION, APP = "federation.toml", "my_app.py"
+FEDERATION, APP, SITE = "federation.toml", "my_app.py", "site.toml"
 PLACE = "# initial_model ="
 
 
 def write_federation(folder: Path) -> list[Path]:
     """Write the files; gives their paths. Refuses to overwrite anything (64)."""
-    targets = [folder / name for name in (FEDERATION, APP, INITIAL)]
+    targets = [folder / name for name in (FEDERATION, APP, SITE, INITIAL)]
     for target in targets:
         if target.exists():
             raise UserError(f"{target} exists already; name another folder")
@@ -30,10 +30,11 @@ def write_federation(folder: Path) -> list[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_durably(folder / APP, (templates / "my_app.py.txt").read_bytes())
+        write_durably(folder / SITE, (templates / SITE).read_bytes())
         write_durably(folder / FEDERATION, text.encode())
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror}", Exit.STORAGE) from None
-    made = [folder / FEDERATION, folder / APP]
+    made = [folder / FEDERATION, folder / APP, folder / SITE]
     if find_spec("torch") is not None:
         made.append(_add_initial_model(folder))
     return made

@@ -18,10 +18,12 @@ from ostraka.app.errors import Exit, UserError
 from ostraka.app.folder import Folder
 from ostraka.app.identities import opened, passphrase_source
 from ostraka.app.site import LATER, Site, app_digest, enforce, load_site
+from ostraka.app.sockets import listening
 from ostraka.crypto.sign import parse_identity
 from ostraka.drivers.connection import Refusal
 from ostraka.drivers.identity import Identity
 from ostraka.drivers.journal import DamagedJournalError
+from ostraka.drivers.link import Bounds
 from ostraka.drivers.node import Ended, Node, Patience
 from ostraka.drivers.relay import through
 from ostraka.drivers.tcp import Handlers, Peer, Transport, to_address
@@ -31,6 +33,7 @@ from ostraka.net import Abort, Timeout
 
 SITE = "site.toml"
 RELAY = "relay"
+QUEUED = 8  # frames for one peer that is away; a round has one
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,8 @@ def permitted(member: Membership) -> Recipe:
         config,
         member.federation,
         epsilon=later,
-        app_digest=app_digest(config, base),
+        # A relay computes nothing: it needs no app file, and none to be allowed.
+        app_digest=BUILTIN if member.entry.role == RELAY else app_digest(config, base),
     )
     return build(config)
 
@@ -189,7 +193,8 @@ def _metrics(member: Membership, role: Any, at: tuple[str, int]) -> Callable[[],
     except MetricsMissing as missing:
         raise UserError(str(missing)) from None
     role.trace.add(metrics)
-    return metrics.serve(at)
+    with listening(at, "place.metrics"):
+        return metrics.serve(at)
 
 
 def _role(member: Membership, recipe: Recipe, folder: Folder, lie: str | None) -> Any:
@@ -228,14 +233,17 @@ def _folder(member: Membership) -> Folder:
         folder = Folder.existing(member.state)
         before = agree.digests(folder.config())
         fields = agree.differing(before, agree.digests(member.config))
-        if fields:
+        if not fields:
+            return folder
+        if folder.begun:
             raise UserError(
                 f"{member.state} holds this party's state of a run with another federation file "
                 f"(different: {', '.join(fields[:5])}); give the new one another federation.name, "
                 "or move the old state away",
                 Exit.DIFFERS,
             )
-        return folder
+        with folder.locked():  # a file that the others refused leaves nothing worth keeping
+            folder.clear()
     base = str(member.federation.resolve().parent)
     try:
         return Folder.new(member.state, member.config, {"base": base, "party": member.me})
@@ -278,7 +286,7 @@ def _live(member: Membership, folder: Folder, role: Any, stopping: Callable[[], 
     node = Node(
         member.me,
         role.program,
-        lambda handlers: transport(member, role.peers, role.expects, handlers),
+        lambda handlers: transport(member, role, handlers),
         patience=Patience(
             needs=role.quorum,
             join_s=min(wait_s, network.join_deadline_s),
@@ -294,7 +302,8 @@ def _live(member: Membership, folder: Folder, role: Any, stopping: Callable[[], 
     )
     role.traffic = node
     role.begin()
-    ended = node.run()
+    with listening(member.site.listens_at(config, member.me), "place.listen"):
+        ended = node.run()
     if ended.status != "done":
         raise _failure(member, role, ended)
     from ostraka.app.output import write_party
@@ -303,25 +312,22 @@ def _live(member: Membership, folder: Folder, role: Any, stopping: Callable[[], 
     return write_party(folder, role.finish(ended.result), weights, report=role.reports)
 
 
-def transport(
-    member: Membership,
-    peers: tuple[str, ...],
-    expects: Callable[[str], Mapping[str, int]],
-    handlers: Handlers,
-) -> Transport:
+def transport(member: Membership, role: Any, handlers: Handlers) -> Transport:
     """This party's connections, with pinned TLS, as the federation and site files say."""
+    peers: tuple[str, ...] = role.peers
     config = member.config
     keys = {p.name: parse_identity(p.identity or "") for p in config.party}
     context = agree.federation_digest(config)
-    linked = {name: _peer(member, name, expects(name), context) for name in peers}
+    linked = {name: _peer(member, name, role.expects(name), context) for name in peers}
     return Transport(
         member.me,
         linked,
         PinnedTls(member.identity, {name: keys[name] for name in peers}, member.passphrase),
-        handlers,
+        agree.naming_keys(config, handlers),
         context=context,
         details=agree.encode(agree.digests(config)),
         listen=member.site.listens_at(config, member.me),
+        bounds=Bounds(QUEUED, QUEUED * role.limits.frame_bytes),
     )
 
 
@@ -384,9 +390,8 @@ def _failure(member: Membership, role: Any, ended: Ended) -> UserError:
 def _refused(member: Membership, peer: str, refusal: Refusal) -> UserError:
     """Another party will not talk to this one."""
     if refusal.code == "configuration":
-        theirs = agree.decode(refusal.details)
-        fields = [] if theirs is None else agree.differing(agree.digests(member.config), theirs)
-        return UserError(agree.difference_text(peer, fields), Exit.DIFFERS)
+        keys = agree.keys(member.config, refusal)
+        return UserError(agree.difference_text(peer, keys), Exit.DIFFERS)
     if refusal.code == "identity":
         return UserError(f"{peer} refuses this party: {refusal.text}", Exit.IDENTITY)
     return UserError(f"{peer} refuses this party: {refusal.text}", Exit.PROTOCOL)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +15,7 @@ from ostraka.app.folder import Folder
 from ostraka.app.simulate import EVENTS_LOST, limits, plan_of
 from ostraka.drivers.checkpoint import naming
 from ostraka.drivers.journal import Journal
-from ostraka.drivers.trace import JsonLines, Reader, Record, Stream
+from ostraka.drivers.trace import JsonLines, Record, Stream
 from ostraka.protocols.central_round import Turn
 
 if TYPE_CHECKING:
@@ -31,19 +30,6 @@ class Traffic(Protocol):
 
     bytes_sent: int
     bytes_received: int
-
-
-class SharedStream(Stream):
-    """A stream of events that two threads publish to: the one that computes, the one that talks."""
-
-    def __init__(self, *readers: Reader, elapsed_s: float = 0.0) -> None:
-        super().__init__(*readers, elapsed_s=elapsed_s)
-        self._one_at_a_time = threading.RLock()
-
-    def __call__(self, event: str, **fields: Any) -> None:
-        """Publish one event; the other thread waits meanwhile."""
-        with self._one_at_a_time:
-            super().__call__(event, **fields)
 
 
 class EventLog(JsonLines):
@@ -91,6 +77,7 @@ class Keeping:
             r["round"]: r["model"] for r in self.journal.records if "round" in r
         }
         self.log: EventLog
+        self.events_lost = False
 
     @property
     def highest(self) -> int:
@@ -99,10 +86,11 @@ class Keeping:
 
     def open_events(self, elapsed_s: float, size: int) -> Stream:
         """The stream of events, which goes on where the checkpoint left it."""
-        if not self.folder.cut_events(size):
+        self.events_lost = not self.folder.cut_events(size)
+        if self.events_lost:
             self.notes.append(EVENTS_LOST)
         self.log = EventLog(self.folder.events)
-        return SharedStream(self.log, elapsed_s=elapsed_s)
+        return Stream(self.log, elapsed_s=elapsed_s)
 
     def must_agree(self) -> None:
         """Refuse (UserError, 74) checkpoints that fall behind the journal as no crash leaves them.

@@ -19,11 +19,11 @@ from ostraka.app.assemble import assemble
 from ostraka.app.build import Recipe, attack_of
 from ostraka.app.config import Config, Simulation
 from ostraka.app.folder import Folder
-from ostraka.app.keeping import EventLog, SharedStream
+from ostraka.app.keeping import EventLog
 from ostraka.app.output import write_party
 from ostraka.app.simulate import Coalition, Stopwatch, limits, plan_of
 from ostraka.attacks.parties import PARTY_ATTACKS, corrupt_worker
-from ostraka.drivers.trace import Record
+from ostraka.drivers.trace import Record, Stream
 from ostraka.learn.initial import model_digest
 from ostraka.net import Net
 from ostraka.protocols.central_round import Model
@@ -65,7 +65,7 @@ class LiarRole:
         self.traffic: Any = None
         self._folder = folder
         self._log = EventLog(folder.events)
-        self.trace = SharedStream(self._log)
+        self.trace = Stream(self._log)
         trainers = self.assembly.trainers
         self._honest = {n: t for n, t in trainers.items() if n not in self.attackers}
         self._coalition = Coalition(

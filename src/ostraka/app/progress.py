@@ -99,6 +99,8 @@ class Progressing:
                 self._say(escape(f"refused {peer}: {why}"))
             case {"event": "refused-by", "peer": peer, "why": why}:
                 self._say(escape(f"{peer} refuses this party: {why}"))
+            case {"event": "differs", "peer": peer, "keys": keys}:
+                self._say(escape(f"{peer} holds another federation file: {', '.join(keys)}"))
             case {"event": "ignored", "party": party, "round": round, "detail": detail}:
                 self._say(escape(f"round {round}: the model of {party} is not answered: {detail}"))
 
@@ -108,7 +110,7 @@ class Progressing:
         self._accuracy = record.get("accuracy", self._accuracy)
         news = f"update sent after {record['train_s']:.2f} s"
         self._bar.update(self._task, completed=done, total=rounds, news=news)
-        if not self._live and _milestone(done, rounds):
+        if not self._live and (done == rounds or done % max(1, rounds // 10) == 0):
             self._say(f"round {done}/{rounds}  {news}")
 
     def say(self, text: str) -> None:
@@ -179,7 +181,7 @@ class Together:
                 self._progress.say(f"{name} goes on at round {round}")
             case {"event": "warning", "text": text} | {"event": "said", "text": text}:
                 self._progress.say(f"{name}: {text}")
-            case {"event": "refused" | "refused-by" | "ignored"}:
+            case {"event": "refused" | "refused-by" | "differs" | "ignored"}:
                 self._progress(record)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ostraka.app import agree
 from ostraka.app.errors import UserError
+from ostraka.app.sockets import listening
 from ostraka.crypto.sign import parse_identity
 from ostraka.drivers.node import Talker
 from ostraka.drivers.relay import Relay
@@ -35,7 +36,8 @@ def relay(member: Any, readers: tuple[Reader, ...], stopping: Callable[[], bool]
         trace=trace,
     )
     with Talker(failures.append) as talker:
-        port = talker.run(work.start(listen))
+        with listening(listen, "place.listen"):
+            port = talker.run(work.start(listen))
         trace("listening", port=port)
         while not stopping() and not failures:
             time.sleep(TICK_S)

@@ -126,11 +126,11 @@ class ServerRole(Keeping):
 
     def begin(self) -> None:
         """Say what this is: the first event of a run, or that it goes on."""
-        if self.resumed:
-            self.trace("resumed", round=self.state.round)
-        else:
+        if self.start is None or self.events_lost:  # without a checkpoint no event was kept
             about = {**self.tally.about(self.assembly), "attackers": []}
             self.trace("run", **about)
+        if self.resumed:
+            self.trace("resumed", round=self.state.round)
         for text in (*self.notes, *self.recipe.warnings):
             self.trace("warning", text=text)
 

@@ -9,6 +9,7 @@ comes ends the connection and changes nothing else.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -139,6 +140,7 @@ class Connection:
         self.stage: Literal["greeting", "refused", "open", "closed"] = "greeting"
         self.why = "the other side closed"
         self.error: Exception | None = None
+        self.refused: Refusal | None = None  # what this side said
         self.declined: Refusal | None = None  # what the other side said
         self.greeted: asyncio.Future[bool] = loop.create_future()
         self.over: asyncio.Future[None] = loop.create_future()
@@ -224,7 +226,7 @@ class Connection:
         """Say why not, while greeting; the other side may answer with its own REFUSE."""
         if self.stage == "greeting":
             self.stage = "refused"
-            self.why = refusal.text
+            self.refused, self.why = refusal, refusal.text
             self._say(pack(Type.REFUSE, body=refusal.encode()))
             self._settle(False)
 
@@ -350,7 +352,7 @@ class Connection:
             self._ended(violation)
 
     def _ended(self, error: Exception | None) -> None:
-        why = self.why if self.stage == "refused" or error is None else _told(error)
+        why = self.why if self.stage == "refused" or error is None else reason_of(error)
         self._over(why, error)
 
     def _over(self, why: str, error: Exception | None) -> None:
@@ -374,5 +376,8 @@ def _bytes(packet: Packet) -> bytes:
     return b"" if isinstance(packet.body, Malformed) else bytes(packet.body)
 
 
-def _told(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """What went wrong on a socket, in the system's words."""
+    if isinstance(error, ConnectionError | BlockingIOError | TimeoutError) and error.errno:
+        return os.strerror(error.errno)  # event loops put words of their own in its place
     return getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 CROWDED = "too many strangers at once; it was the oldest"
-PAUSE_S = 0.02
+PAUSE_S = 0.005
 
 Answer = Callable[[socket.socket, str], Coroutine[Any, Any, None]]
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ostraka.drivers.connection import Connection, Refusal
+from ostraka.drivers.connection import Connection, Refusal, reason_of
 from ostraka.drivers.door import CROWDED, Door
 from ostraka.drivers.link import ID_BYTES, Bounds, Link
 from ostraka.drivers.teller import Teller
@@ -242,7 +242,7 @@ class Transport:
                 connection = Connection(self, sock, peer)
                 if await connection.greeted:
                     return
-            if connection.declined is None:
+            if connection.refused is not None or connection.declined is None:
                 self._turned_away(connection.peer or address, connection.why)
             await _dismiss(connection)
         except Refused as refused:
@@ -265,7 +265,7 @@ class Transport:
         """A handshake broke off. What was said against us counts nothing: anybody can say it."""
         ours = self._security.explain(error)
         if ours is None:
-            self._tell(event, who, error.strerror or str(error))
+            self._tell(event, who, reason_of(error))
         else:
             self._tell("refused-by", who, ours, reason="identity")
 
@@ -325,7 +325,7 @@ class Transport:
         ours = self._security.explain(connection.error)
         if ours is not None:
             self.refused_by(peer, Refusal("identity", ours))
-        elif connection.stage == "refused":
+        elif connection.refused is not None:
             self._turned_away(peer, connection.why)
         elif connection.declined is None:
             self._tell("unreachable", peer, connection.why)

@@ -1,0 +1,139 @@
+"""Real parties are killed with kill -9; the run ends as if nobody had been.
+
+Every case is a seed, in the test's name and printed: it gives who dies and when; how far the
+others have come by then is the machine's business.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.kill_campaign import check, federation, play, undisturbed
+from tests.faults.parties import SERVER, Light, Nursery
+
+pytestmark = pytest.mark.slow
+CALLS = {SERVER: range(20, 42, 2), "w1": range(21, 43, 2)}  # here lie a life's first rounds
+
+
+def at_name(name: str, how: str) -> dict[str, str]:
+    return {"kind": "kill-at-name", "name": name, "how": how}
+
+
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    with Nursery() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def models(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> dict[int, str]:
+    return undisturbed(nursery, tmp_path_factory.mktemp("undisturbed"))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_kills(nursery: Nursery, tmp_path: Path, models: dict[int, str], seed: int) -> None:
+    play(nursery, tmp_path, seed, models)
+
+
+@pytest.mark.parametrize("victims", [("w0", "w3"), (SERVER, "w2")], ids="+".join)
+def test_two_at_once(
+    nursery: Nursery, tmp_path: Path, models: dict[int, str], victims: tuple[str, ...]
+) -> None:
+    light = federation(nursery, tmp_path)
+    light.start()
+    light.reach(7)
+    light.kill(*victims)
+    light.start(*victims)
+    assert set(light.finish().values()) == {0}
+    check(light, models)
+
+
+def test_everybody_at_once(nursery: Nursery, tmp_path: Path, models: dict[int, str]) -> None:
+    light = federation(nursery, tmp_path)
+    light.start()
+    light.reach(11)
+    light.kill(*light.names)
+    light.start()
+    assert set(light.finish().values()) == {0}
+    assert light.epochs() == 2
+    check(light, models)
+
+
+@pytest.mark.parametrize("victim", [SERVER, "w1"])
+def test_at_every_file_system_call(
+    nursery: Nursery, tmp_path: Path, models: dict[int, str], victim: str
+) -> None:
+    """One federation: the victim dies one call of its storage later in every life."""
+    light = federation(nursery, tmp_path)
+    light.pause_s = 0.0
+    light.start(*(name for name in light.names if name != victim))
+    died = 0
+    for at in CALLS[victim]:
+        how = ("before", "half", "after")[at % 3]
+        light.start(victim, fault={"kind": "kill", "at": at, "how": how})
+        if light.end(victim) != -9:
+            break
+        died += 1
+    light.start(victim)
+    assert set(light.finish().values()) == {0}
+    assert died > len(CALLS[victim]) // 2
+    check(light, models)
+
+
+def test_a_worker_that_dies_with_the_last_model_in_its_hands_gets_it_again(
+    nursery: Nursery, tmp_path: Path, models: dict[int, str]
+) -> None:
+    """Acknowledged by its socket is not stored: the server stays until everybody has left."""
+    light = federation(nursery, tmp_path)
+    light.start(SERVER, "w0", "w1", "w2")
+    light.start("w3", fault=at_name("model.safetensors", "before"))
+    assert light.end("w3") == -9
+    assert light.running(SERVER)
+    assert not (light.state("w3") / "summary.json").exists()
+    light.start("w3")
+    assert set(light.finish().values()) == {0}
+    check(light, models)
+
+
+def test_a_server_that_dies_after_the_last_round_dismisses_when_it_is_back(
+    nursery: Nursery, tmp_path: Path, models: dict[int, str]
+) -> None:
+    light = federation(nursery, tmp_path)
+    light.start(*light.workers)
+    last = light.rounds
+    light.start(SERVER, fault=at_name(f"round-{last:08d}.safetensors", "after"))
+    assert light.end(SERVER) == -9
+    assert light.intact(SERVER) == last
+    assert last not in light.journal(SERVER)
+    assert all(light.running(name) for name in light.workers)
+    light.start(SERVER)
+    assert set(light.finish().values()) == {0}
+    check(light, models)
+
+
+def test_a_server_whose_workers_have_all_left_needs_nobody_to_finish(
+    nursery: Nursery, tmp_path: Path
+) -> None:
+    light = Light(nursery, tmp_path, n=3, rounds=4, deadline_s=1.5)
+    light.start("w0", "w1", "w2")
+    light.start(SERVER, fault=at_name("summary.json", "before"))
+    assert light.end(SERVER) == -9
+    assert [light.end(name) for name in light.workers] == [0, 0, 0]
+    assert not (light.state(SERVER) / "summary.json").exists()
+    light.start(SERVER)
+    assert light.end(SERVER, 10) == 0
+    assert light.digest() == light.digest("w0")
+
+
+def test_a_finished_party_started_again_says_its_summary(nursery: Nursery, tmp_path: Path) -> None:
+    light = Light(nursery, tmp_path, n=3, rounds=2)
+    light.start()
+    assert set(light.finish().values()) == {0}
+    before = {name: light.records(name) for name in light.names}
+    for name in light.names:
+        (light.home(name) / "log").unlink()
+        light.start(name)
+        assert light.end(name, 10) == 0
+        assert light.digest() in light.log(name)
+    assert {name: light.records(name) for name in light.names} == before
