@@ -380,3 +380,4 @@ def test_who_reads_slowly_slows_its_sender_and_loses_nothing(sockets: Any) -> No
     came = world.run({"a": sender, "b": receiver}, EXPECTS, limits)
     assert came.result == {"a": 1, "b": list(range(count))}
     assert came.told("dropped") == []
+    assert world.pauses >= 1

@@ -6,6 +6,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -93,7 +94,7 @@ class Sockets:
         self._folder, self._loop = folder, loop
         self._times, self._faults, self._bounds = times, faults, bounds
         self.events: list[dict[str, Any]] = []
-        self.cuts = 0
+        self.cuts = self.pauses = 0
 
     def run(
         self, programs: Mapping[str, Program], expects: Expects, limits: Limits = LIMITS
@@ -112,39 +113,27 @@ class Sockets:
     ) -> dict[str, Ended]:
         names = list(programs)
         ports = {name: free_port() for name in names}
-        ended: dict[str, Ended | BaseException] = {}
 
-        def live(name: str) -> None:
-            while name not in ended:
+        def live(name: str) -> Ended:
+            while True:
+                node = self._node(name, programs[name], names, ports, reached, expects, limits)
                 try:
-                    node = self._node(name, programs[name], names, ports, reached, expects, limits)
-                    ended[name] = node.run()
+                    return node.run()
                 except Killed:
                     continue
-                except BaseException as error:
-                    ended[name] = error
 
-        with ProxyThread() as proxies:
+        with ProxyThread() as proxies, ThreadPoolExecutor(len(names)) as threads:
             reached = ports
             if self._faults is not None:
                 reached = {
                     name: proxies.add(("127.0.0.1", port), self._faults, seed)
                     for seed, (name, port) in enumerate(ports.items())
                 }
-            threads = [threading.Thread(target=live, args=(name,), daemon=True) for name in names]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join(60)
+            lives = {name: threads.submit(live, name) for name in names}
+            ended = {name: life.result(60) for name, life in lives.items()}
             if self._faults is not None:
                 self.cuts = sum(proxies.counters(port).cuts for port in reached.values())
-        assert set(ended) == set(names), f"not all ended: {self.events[-10:]}"
-        done: dict[str, Ended] = {}
-        for name, end in ended.items():
-            if isinstance(end, BaseException):
-                raise end
-            done[name] = end
-        return done
+        return ended
 
     def _node(
         self,
@@ -169,7 +158,7 @@ class Sockets:
         return Node(
             name,
             program,
-            lambda handlers: Transport(
+            lambda handlers: self._transport(
                 name,
                 peers,
                 self._security(name, names),
@@ -183,6 +172,17 @@ class Sockets:
             trace=lambda event, **fields: self.events.append({"event": event, "of": name} | fields),
             limits=limits,
         )
+
+    def _transport(self, *arguments: Any, **options: Any) -> Transport:
+        transport = Transport(*arguments, **options)
+        pause = transport.pause
+
+        def counted(peer: str) -> None:
+            self.pauses += 1
+            pause(peer)
+
+        transport.pause = counted  # type: ignore[method-assign]
+        return transport
 
     def _security(self, name: str, names: list[str]) -> Security:
         if self._folder is None:

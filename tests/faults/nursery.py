@@ -6,6 +6,7 @@ input ends, so do all its children.
 """
 
 import contextlib
+import importlib
 import json
 import os
 import select
@@ -13,21 +14,17 @@ import signal
 import sys
 from typing import Any
 
-from tests.faults import tiny
-
-sys.modules["ostraka.app.assemble"] = tiny.stand_in()
-
-import ostraka.app.commands
-import ostraka.app.join
-import ostraka.app.output
-import ostraka.app.progress
-import ostraka.app.report
-import ostraka.app.roles  # noqa: F401
 from ostraka.app import cli
+from tests.faults import tiny
 from tests.unit.runtime.disk_faults import Failing, Hook, Killer, hooked
+
+WARM = ("commands", "join", "output", "progress", "report", "roles")
 
 
 def main() -> None:
+    sys.modules["ostraka.app.assemble"] = tiny.stand_in()
+    for name in WARM:
+        importlib.import_module(f"ostraka.app.{name}")
     children: set[int] = set()
     rest = b""
     while True:

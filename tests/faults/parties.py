@@ -1,5 +1,6 @@
 """Federations of light parties: real processes, sockets and files, with a stand-in for training."""
 
+import contextlib
 import json
 import os
 import signal
@@ -154,10 +155,8 @@ class Light:
             self.pids[name] = self.nursery.fork({**order, "fault": fault})
 
     def signal(self, name: str, number: int) -> None:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(self.pids[name], number)
-        except ProcessLookupError:
-            pass
 
     def kill(self, *names: str) -> None:
         """kill -9, all at once; returns when they are dead."""

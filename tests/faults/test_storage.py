@@ -33,10 +33,10 @@ def complaint(light: Light, name: str) -> str:
 @pytest.mark.parametrize(
     ("victim", "at", "how", "code"),
     [
-        (SERVER, 31, "lasting", errno.ENOSPC),
-        (SERVER, 44, "half", errno.EIO),
-        ("w1", 31, "lasting", errno.ENOSPC),
-        ("w1", 38, "once", errno.EIO),
+        (SERVER, 90, "lasting", errno.ENOSPC),
+        (SERVER, 117, "half", errno.EIO),
+        ("w1", 90, "lasting", errno.ENOSPC),
+        ("w1", 117, "once", errno.EIO),
     ],
 )
 def test_a_full_or_broken_disk(
@@ -55,7 +55,7 @@ def test_a_full_or_broken_disk(
     assert str(light.state(victim)) in complaint(light, victim)
     assert "Traceback" not in light.log(victim)
     before = light.journal(victim)
-    assert light.intact(victim) >= max(before) - 1
+    assert light.intact(victim) >= max(before) > 0
     light.start(victim)
     assert set(light.finish().values()) == {0}
     assert before.items() <= light.journal(victim).items()
@@ -221,5 +221,5 @@ def test_one_state_folder_serves_one_process(nursery: Nursery, tmp_path: Path) -
         assert light.nursery.code(light.pids["first"]) is None
     light.start("w1")
     assert light.end("w1") == 64
-    assert "another process is at work" in complaint(light, "w1")
+    assert "another process is at work" in light.log("w1")
     light.kill("first")

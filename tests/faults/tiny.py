@@ -38,7 +38,11 @@ class TinyTrainer:
         default_factory=lambda: [(-1, np.zeros(DIMENSION, np.float32))]
     )
 
+    sent: tuple[int, bytes] = (-1, b"")
+
     def update(self, round: int, theta: np.ndarray) -> np.ndarray:
+        if self.sent == (round, theta.tobytes()):
+            return self.past[0][1]
         time.sleep(OPTIONS.pause_s)
         if self.secret and round <= self.past[0][0]:
             raise AssertionError(f"round {round} would be answered twice with fresh noise")
@@ -46,6 +50,7 @@ class TinyTrainer:
         assert self.past, f"round {round} can no longer be undone"
         momentum = MOMENTUM * self.past[0][1] + self._gradient(round, theta)
         self.past = [(round, momentum), *self.past][: UNDO + 1]
+        self.sent = (round, theta.tobytes())
         return momentum
 
     def _gradient(self, round: int, theta: np.ndarray) -> np.ndarray:
