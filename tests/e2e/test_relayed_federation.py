@@ -1,4 +1,4 @@
-"""A federation in which nobody but the relay can be dialled, as processes, from the command line."""
+"""A federation in which nobody but the relay can be dialled: processes and the command line."""
 
 from __future__ import annotations
 

@@ -163,7 +163,7 @@ def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR")],
     json_: Json = False,
 ) -> None:
-    """Write a federation file and an app file to edit, both commented, runnable as they are."""
+    """Write a federation, an app and a site file to edit, all commented, runnable as they are."""
     from ostraka.app import commands
 
     commands.init(folder, json_)

@@ -172,13 +172,12 @@ def through(
 
     async def bridge() -> socket.socket:
         outer = await security.dial(await reach(), relay)
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(outer.close)
             await _send(outer, b"".join(pack(Type.HELLO, body=Bridge(to, context).encode())))
             await _welcome(outer)
             inner, ours = socket.socketpair()
-        except BaseException:
-            outer.close()
-            raise
+            undo.pop_all()
         inner.setblocking(False)
         ours.setblocking(False)
         task = asyncio.get_running_loop().create_task(_tunnel(outer, ours))
