@@ -67,9 +67,7 @@ class Mailbox:
         self._windows: dict[tuple[Label, Path], _Window] = {}
         self._unread: dict[str, tuple[int, int]] = {}
 
-    def put(
-        self, sender: str, label: Label, kind: str, body: Body | Malformed
-    ) -> Refusal | None:
+    def put(self, sender: str, label: Label, kind: str, body: Body | Malformed) -> Refusal | None:
         """Keep one message, or say why not; Malformed: its driver did not take its bytes in."""
         if not isinstance(body, Malformed) and len(body) > self._limits.frame_bytes:
             body = Malformed(f"more than {self._limits.frame_bytes} bytes")
