@@ -91,9 +91,11 @@ def test_frames_of_one_sender_arrive_in_its_order(world: World) -> None:
         for index in range(50):
             net.sub("round", index).send("b", Word(index))
         net.send("b", Word(99))
+        await net.recv(WORD, "b")
 
     async def receiver(net: Net) -> Any:
         await net.recv(WORD, "a")
+        net.send("a", Word(0))
         values = []
         for index in range(50):
             got = await net.sub("round", index).gather(WORD, ["a"], timeout_s=0.0)
@@ -104,14 +106,31 @@ def test_frames_of_one_sender_arrive_in_its_order(world: World) -> None:
 
 
 @pytest.mark.slow
+def test_the_last_words_of_a_program_arrive_though_it_ends_at_once(world: World) -> None:
+    d = 1_000_000
+
+    async def sender(net: Net) -> Any:
+        await net.recv(WORD, "b")
+        net.send("b", Block(np.ones(d, np.float32)))
+
+    async def receiver(net: Net) -> Any:
+        net.send("a", Word(0))
+        return (await net.recv(Block.form(d=d), "a")).data.sum()
+
+    assert world.run({"a": sender, "b": receiver}, EXPECTS).result["b"] == d
+
+
+@pytest.mark.slow
 def test_a_slot_holds_its_first_message(world: World) -> None:
     async def sender(net: Net) -> Any:
         for value in (1, 1, 2):
             net.send("b", Word(value))
         net.sub("end").send("b", Word(0))
+        await net.sub("end").recv(WORD, "b")
 
     async def receiver(net: Net) -> Any:
         await net.sub("end").recv(WORD, "a")
+        net.sub("end").send("a", Word(0))
         return (await net.recv(WORD, "a")).value
 
     came = world.run({"a": sender, "b": receiver}, EXPECTS)
@@ -187,11 +206,13 @@ def test_what_lies_outside_a_window_is_dropped_and_told(world: World) -> None:
         for index in (1, 9, 4):
             net.sub("round", index).send("b", Word(index))
         net.sub("end").send("b", Word(0))
+        await net.sub("end").recv(WORD, "b")
 
     async def receiver(net: Net) -> Any:
         net.window(("round",), (3,), (5,))
         net.sub("begin").send("a", Word(0))
         await net.sub("end").recv(WORD, "a")
+        net.sub("end").send("a", Word(0))
         got = [
             sorted((await net.sub("round", index).gather(WORD, ["a"], timeout_s=0.0)).messages)
             for index in (1, 4, 9)
@@ -206,14 +227,11 @@ def test_what_lies_outside_a_window_is_dropped_and_told(world: World) -> None:
 @pytest.mark.slow
 def test_an_abort_ends_one_party_and_no_other(world: World) -> None:
     async def aborts(net: Net) -> Any:
-        await net.recv(WORD, "b")
+        await net.gather(WORD, others(net))
         raise Abort("a rule's bound failed")
 
     async def goes_on(net: Net) -> Any:
-        if net.me == "b":
-            net.broadcast(others(net), Word(1))
-        else:
-            await net.recv(WORD, "b")
+        net.send("a", Word(1))
         rest = tuple(name for name in ("b", "c") if name != net.me)
         net.sub("after").send(rest[0], Word(2))
         got = await net.sub("after").gather(WORD, ("a", *rest), timeout_s=0.5)

@@ -7,6 +7,7 @@ import gc
 import os
 import socket
 import threading
+import warnings
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Self, TypeVar
 
@@ -26,7 +27,9 @@ LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.
 try:
     import uvloop
 except ImportError:
-    print("uvloop is not installed: the transport is tested on asyncio's own loop only")
+    warnings.warn(  # pytest prints it at its end
+        "uvloop is not installed: sockets are tested on asyncio's own loop only", stacklevel=1
+    )
 else:
     LOOPS["uvloop"] = uvloop.new_event_loop
 

@@ -34,8 +34,8 @@ class Story:
     seconds: float = 0.0
 
 
-def federation(nursery: Nursery, place: Path) -> Light:
-    return Light(nursery, place, n=4, rounds=ROUNDS, pause_s=0.01)
+def federation(nursery: Nursery, place: Path, deadline_s: float = 8.0) -> Light:
+    return Light(nursery, place, n=4, rounds=ROUNDS, pause_s=0.01, deadline_s=deadline_s)
 
 
 def undisturbed(nursery: Nursery, place: Path) -> dict[int, str]:
@@ -88,7 +88,7 @@ def play(nursery: Nursery, place: Path, seed: int, models: dict[int, str]) -> St
 def await_round(light: Light, round: int) -> None:
     """Return when the server has stored this round, or has ended."""
     until = time.monotonic() + 60
-    while max(light.journal(SERVER), default=0) < round and light.running(SERVER):
+    while round > 0 and light.newest(SERVER) < round and light.running(SERVER):
         assert time.monotonic() < until, f"round {round} was never reached: {light.log(SERVER)}"
         time.sleep(0.002)
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -180,10 +181,10 @@ class Light:
     def reach(self, round: int, name: str = SERVER, wait_s: float = 30.0) -> None:
         """Return when a party's journal knows this round."""
         until = time.monotonic() + wait_s
-        while max(self.journal(name), default=-1) < round:
+        while self.newest(name) < round:
             assert time.monotonic() < until, f"{name} never came to round {round}: {self.log(name)}"
             assert self.running(name), f"{name} ended early: {self.log(name)}"
-            time.sleep(0.002)
+            time.sleep(0.004)
 
     # --- what they leave behind -------------------------------------------------------------
 
@@ -194,6 +195,16 @@ class Light:
             return []
         lines = path.read_bytes().split(b"\n")[1:-1]
         return [json.loads(line[17:]) for line in lines]
+
+    def newest(self, name: str) -> int:
+        """The last round that a party's journal knows; -1 before the first."""
+        path = self.state(name) / "journal"
+        if not path.exists():
+            return -1
+        with path.open("rb") as file:
+            file.seek(-min(1000, path.stat().st_size), os.SEEK_END)
+            rounds = re.findall(rb'"round":(\d+)[^\n]*\n', file.read())
+        return int(rounds[-1]) if rounds else -1
 
     def journal(self, name: str) -> dict[int, str]:
         """Round to model of what a party has acknowledged; no round has two models."""

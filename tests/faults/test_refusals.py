@@ -309,6 +309,31 @@ def test_another_party_at_the_address_is_refused(tmp_path: Path, loop: str) -> N
 
 
 @pytest.mark.slow
+def test_a_transport_that_stops_amid_handshakes_leaves_nothing_open(
+    tmp_path: Path, loop: str
+) -> None:
+    a = create("a", tmp_path / "a.pem")
+    pins = {"b": public(PARTY)}
+
+    def live() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as mute:
+            peers = {"b": Peer("b", EXPECTS, to_address(mute.getsockname()[:2]))}
+            with Host("a", peers, security=PinnedTls(a, pins), loop=loop) as host:
+                clients = [socket.create_connection(("127.0.0.1", host.port)) for _ in range(5)]
+                for number, client in enumerate(clients):
+                    client.sendall(b"\x16\x03\x01\x02\x00\x01"[: 3 * number])
+                dialled, _ = mute.accept()
+                assert dialled.recv(1) == b"\x16", "our own handshake has begun"
+            for sock in (dialled, *clients):
+                sock.close()
+
+    live()
+    before = descriptors()
+    live()
+    assert descriptors() <= before
+
+
+@pytest.mark.slow
 def test_clients_that_break_off_their_handshakes_break_nothing(town: Town, loop: str) -> None:
     """Alerts, resets, garbage and closed connections, at every byte of a handshake."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()

@@ -2,6 +2,7 @@
 
 import json
 import random
+import resource
 import socket
 import subprocess
 import sys
@@ -14,13 +15,13 @@ from typing import Any
 
 import pytest
 
-from ostraka.drivers.door import CROWDED, Door
+from ostraka.drivers.door import CROWDED, Door, _stranger_cap
 from ostraka.drivers.frames import Type, pack
 from ostraka.drivers.identity import Identity, create
 from ostraka.drivers.tcp import Peer, Plain, Security, Times, to_address
 from ostraka.drivers.teller import NAMES_TOLD, REASONS_TOLD, Teller
 from ostraka.drivers.tls import PinnedTls
-from tests.faults.host import EXPECTS, LOOPS, QUICK, Host, Raw
+from tests.faults.host import EXPECTS, LOOPS, QUICK, Host, Raw, descriptors
 
 ROOT = Path(__file__).parents[2]
 SERVED_WITHIN_S = 3.0  # what is promised
@@ -109,6 +110,7 @@ def test_honest_parties_are_served_under_a_flood(
         town.guest("c", a.port, loop) as c,
     ):
         exchange(a, c)
+        before = descriptors()
         with flood(a.port, kind, count):
             begin = time.monotonic()
             with town.guest("b", a.port, loop) as b:
@@ -128,6 +130,7 @@ def test_honest_parties_are_served_under_a_flood(
         assert refused >= (100 if kind != "slow" else 20), "the flood was one"
         lines = len(a.told("refused")) + len(a.told("refused-by"))
         assert lines < 100, "what strangers do fills no log"
+        a.wait(lambda: descriptors() <= before, "every stranger's descriptor is closed")
 
 
 @pytest.mark.slow
@@ -277,6 +280,16 @@ def test_an_event_that_was_quiet_for_long_is_told_anew(monkeypatch: pytest.Monke
     made.run_until_complete(tell(-1.0))
     made.close()
     assert lines[4:] == [1] * 9
+
+
+@pytest.mark.parametrize(("limit", "known"), [(1024, 200), (1024, 10), (256, 40), (20_000, 200)])
+def test_everybody_known_may_come_back_at_once(
+    monkeypatch: pytest.MonkeyPatch, limit: int, known: int
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (limit, limit))
+    assert known <= _stranger_cap(known) <= 256
+    assert _stranger_cap(known) + 2 * known < limit
+    assert _stranger_cap(10 * limit) == 16, "some must be, however few descriptors there are"
 
 
 def test_a_door_that_cannot_open_says_so() -> None:

@@ -12,6 +12,7 @@ from ostraka.app.build import Recipe
 from ostraka.app.config import Config
 from ostraka.app.errors import Exit, UserError
 from ostraka.app.folder import Folder
+from ostraka.app.output import write_party
 from ostraka.app.simulate import EVENTS_LOST, limits, plan_of
 from ostraka.drivers.checkpoint import naming
 from ostraka.drivers.journal import Journal
@@ -111,8 +112,6 @@ class Keeping:
 
     def write(self, summary: Record, model: Vector, *, report: bool) -> Record:
         """Leave the trained model and the summary in the folder; gives the summary."""
-        from ostraka.app.output import write_party
-
         return write_party(self.folder, summary, self.assembly.weights(model), report=report)
 
     def close(self) -> None:

@@ -33,7 +33,7 @@ Vector = npt.NDArray[np.float32]
 
 
 class LiarRole:
-    """One of the attackers of a rehearsal; keeps nothing, so that it cannot be restarted alike."""
+    """One of the attackers of a rehearsal; keeps what it needs to lie alike after a restart."""
 
     name = "worker"
     reports = False
@@ -72,6 +72,10 @@ class LiarRole:
             recipe.attack, self._honest, len(self.attackers), config.federation.seed
         )
         self._watch = Stopwatch()
+        # Who lies with an update of its own needs no other's, who breaks the protocol neither.
+        alone = self.assembly.poisons_data or recipe.attack.name in PARTY_ATTACKS
+        self._played = {me: trainers[me]} if alone else self._honest
+        self._restore()
 
     def expects(self, peer: str) -> Mapping[str, int]:
         """The server sends models."""
@@ -96,16 +100,35 @@ class LiarRole:
     async def program(self, net: Net) -> Any:
         """The corrupt worker."""
         d, attack = self.assembly.initial.size, self._recipe.attack
-        if self.assembly.poisons_data or attack.name in PARTY_ATTACKS:
-            own = self.assembly.trainers[self.me]
-            if attack.name in PARTY_ATTACKS:
-                return await corrupt_worker(net, self.plan.server, attack, own.update, d)
-            return await trusted.worker(net, self.plan, own.update, d)
-        return await trusted.worker(net, self.plan, self._lie, d)
+        if attack.name in PARTY_ATTACKS:
+            return await corrupt_worker(net, self.plan.server, attack, self._own, d)
+        train = self._own if self.assembly.poisons_data else self._lie
+        return await trusted.worker(net, self.plan, train, d)
+
+    def _restore(self) -> None:
+        """Take up the trainers that it plays where an earlier process left them."""
+        start, _ = self._folder.checkpoints.load()
+        if start is None:
+            return
+        for name, trainer in self._played.items():
+            kept = ("rounds", "momenta")
+            trainer.restore_history({key: start.arrays[f"{name}/{key}"] for key in kept})
+
+    def _play(self, round: int, model: Vector) -> None:
+        """Train as at home, for everybody that it plays, and keep how far they are."""
+        arrays: dict[str, Any] = {}
+        for name, trainer in self._played.items():
+            trainer.update(round, model)
+            arrays |= {f"{name}/{key}": value for key, value in trainer.history().items()}
+        self._folder.checkpoints.save(round, arrays, {})
+
+    def _own(self, round: int, model: Vector) -> Vector:
+        self._play(round, model)
+        update: Vector = self._played[self.me].update(round, model)
+        return update
 
     def _lie(self, round: int, model: Vector) -> Vector:
-        for trainer in self._honest.values():  # their momentum goes on as at their own homes
-            trainer.update(round, model)
+        self._play(round, model)
         return self._coalition.row(self.attackers.index(self.me), round, model, self._watch)
 
     def results(self, final: Vector | None) -> Record:

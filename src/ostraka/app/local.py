@@ -58,12 +58,13 @@ def local(
     """
     if resume:
         place, config = _existing(out)
+        rehearsal.check(config)
     else:
         config = load(federation, overrides(flags))
         build(config)
+        rehearsal.check(config)
         place = stamped(config.federation.name) if out is None else out
         config = _set_up(place, config, folder_of(federation), data_dir)
-    rehearsal.check(config)
     with ProxyThread() as proxies:
         run = _Run(place, config, rehearsal, show, proxies)
         return run.to_the_end(stopping)
@@ -203,6 +204,8 @@ class _Run:
         """With faults on the links every worker reaches the server through a proxy of its own."""
         server = next(p for p in self._config.party if p.name == self._config.server)
         if not self._rehearsal.on_links or server.address is None:
+            for name in self._config.workers:
+                self._reach(name, {})  # an earlier rehearsal's proxies are gone
             return
         port = int(server.address.rpartition(":")[2])
         faults = Faults(delay_s=self._rehearsal.delay_s, cut_chance=self._rehearsal.cut)
@@ -234,6 +237,7 @@ class _Run:
             stderr=subprocess.PIPE,
             text=True,
             env=environment,
+            process_group=0,  # Ctrl-C is for us: we tell them once, and wait
         )
         party = self._parties[name] = _Process(name, process)
         for target in (self._read_events, self._read_complaints):
@@ -243,11 +247,7 @@ class _Run:
         """In a thread: what the party says, then that it ended."""
         assert party.process.stdout is not None, "it was asked for"
         for line in party.process.stdout:
-            try:
-                record = json.loads(line)
-            except ValueError:
-                record = {"event": "said", "text": line.rstrip()}
-            self._heard.put((party, record))
+            self._heard.put((party, _event(line)))
         party.process.wait()
         self._heard.put((party, None))
 
@@ -272,8 +272,9 @@ class _Run:
             party.last = {k: v for k, v in record.items() if k != "event"}
         self._show(party.name, record)
         if party.name == self._config.server and record["event"] in ("run", "resumed", "round"):
-            self._began = self._began or time.monotonic()
             self._kill(int(record.get("round", 0)))
+        if record["event"] == "round":
+            self._began = self._began or time.monotonic()
 
     def _kill(self, done: int) -> None:
         """kill -9 whoever is to die after so many rounds, and start it again."""
@@ -317,6 +318,17 @@ class _Run:
                 party.process.wait()
             if party.ended is None:
                 party.ended = party.process.returncode
+
+
+def _event(line: str) -> Record:
+    """What a party told; whatever else stands in its output was said by its app."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        record = None
+    if isinstance(record, dict) and isinstance(record.get("event"), str):
+        return record
+    return {"event": "said", "text": line.rstrip()}
 
 
 def _ended(party: _Process) -> Record:

@@ -10,7 +10,7 @@ from ostraka.app.config import Config
 from ostraka.app.errors import UserError
 
 _UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0}
-_TIME = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m)")
+_TIME = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m)", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def rehearsal(
         tuple(_split(text) for text in partition),
         0.0 if delay is None else seconds(delay, "--delay"),
         _chance(cut),
-        dict(_pair(text, ":", "--lie", "PARTY:ATTACK") for text in lie),
+        _lies(lie),
     )
 
 
@@ -98,6 +98,15 @@ def seconds(text: str, flag: str) -> float:
     if match is None:
         raise UserError(f"{flag} {text!r} is no time: write 50ms, 10s or 2m")
     return float(match[1]) * _UNITS[match[2]]
+
+
+def _lies(lie: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in lie:
+        party, attack = _pair(text, ":", "--lie", "PARTY:ATTACK")
+        if found.setdefault(party, attack) != attack:
+            raise UserError(f"--lie {text!r}: {party} tells the lie {found[party]} already")
+    return found
 
 
 def _chance(cut: float | None) -> float:

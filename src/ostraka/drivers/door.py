@@ -117,6 +117,9 @@ class Door:
 
 
 def _stranger_cap(known: int) -> int:
-    """How many strangers may be connected: an eighth of what descriptors allow beside the known."""
+    """How many strangers may be connected: half of what descriptors allow beside the known.
+
+    All the known may come back at one time, and each is a stranger until it has said its name.
+    """
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return max(16, min(256, (limit - 2 * known - 64) // 8))
+    return max(16, min(256, (limit - 2 * known - 64) // 2))

@@ -296,8 +296,8 @@ class Transport:
                     return
             self._failed(peer.name, connection)
             await _dismiss(connection)
-        except Refused as refused:
-            self._turned_away(peer.name, str(refused))
+        except Refused as refused:  # by us, or by a relay on the way
+            self._tell("unreachable" if sock is None else "refused", peer.name, str(refused))
         except TimeoutError:
             self._tell("unreachable", peer.name, "no answer in time")
         except OSError as error:

@@ -386,6 +386,17 @@ def test_goodbye_is_heard_with_the_last_words(loop: str) -> None:
 
 
 @pytest.mark.slow
+def test_a_peer_that_reads_nothing_does_not_hold_up_the_end(loop: str) -> None:
+    """Whoever stops has seconds, not minutes."""
+    with Host("a", B, loop=loop, times=Times()) as host, met(host):
+        host.post("b", 1, bytes(20_000_000), "Block")
+        begin = time.monotonic()
+        host.run(host.transport.stop())
+        assert time.monotonic() - begin < 3
+        assert host.why("disconnected") == ["this side has left"]
+
+
+@pytest.mark.slow
 def test_nothing_is_left_open_whatever_the_moment_of_the_end(loop: str) -> None:
     """Handshakes, refusals, dialling and open connections are cut off by stop()."""
 
