@@ -292,7 +292,8 @@ def _live(member: Membership, folder: Folder, role: Any, stopping: Callable[[], 
             join_s=min(wait_s, network.join_deadline_s),
             give_up_s=network.give_up_s,
             linger_s=network.round_deadline_s,
-            refusals=len(role.peers) - role.quorum,
+            refusals=len(role.peers) // 2,
+            sees_off=role.sees_off,
         ),
         trace=role.trace,
         limits=role.limits,
@@ -306,10 +307,8 @@ def _live(member: Membership, folder: Folder, role: Any, stopping: Callable[[], 
         ended = node.run()
     if ended.status != "done":
         raise _failure(member, role, ended)
-    from ostraka.app.output import write_party
-
-    weights = role.assembly.weights(role.model(ended.result))
-    return write_party(folder, role.finish(ended.result), weights, report=role.reports)
+    done: Record = role.results(ended.result)
+    return done
 
 
 def transport(member: Membership, role: Any, handlers: Handlers) -> Transport:
