@@ -13,7 +13,7 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Container, Coroutine, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
@@ -239,21 +239,25 @@ class Node:
     # --- before -----------------------------------------------------------------------------
 
     def _await_peers(self) -> Ended | None:
-        """Wait for all peers, or for enough when patience ends; None: the program may start."""
+        """Wait for all peers, or for enough when patience ends; None: the program may start.
+
+        A peer whose connection broke after its HELLO was here: its frames are, and it comes back.
+        """
         begin = time.monotonic()
         tell_at = begin + 1.0
-        while self._patience.needs and len(self._transport.connected) < len(self._peers):
+        while self._patience.needs and self._absent(self._reports):
             now = time.monotonic()
             if (ended := self._must_end()) is not None:
                 return ended
             if now - begin >= self._patience.join_s:
                 break
             if now >= tell_at:
-                self._trace("waiting", missing=list(self._absent()), of=len(self._peers))
+                self._trace("waiting", missing=list(self._absent(self._reports)), of=len(self._peers))
                 tell_at = now + TELL_S
             self._drain(TICK_S)
-        if len(self._transport.connected) < self._patience.needs:
-            return Ended("alone", missing=self._absent())
+        absent = self._absent(self._reports)
+        if len(self._peers) - len(absent) < self._patience.needs:
+            return Ended("alone", missing=absent)
         return None
 
     def _drain(self, wait_s: float) -> None:
@@ -262,9 +266,8 @@ class Node:
         if item is not None:
             self._early.append(item)
 
-    def _absent(self) -> tuple[str, ...]:
-        connected = self._transport.connected
-        return tuple(peer for peer in self._peers if peer not in connected)
+    def _absent(self, here: Container[str]) -> tuple[str, ...]:
+        return tuple(peer for peer in self._peers if peer not in here)
 
     def _must_end(self) -> Ended | None:
         if self._stopping():
@@ -326,7 +329,7 @@ class Node:
         elif self._alone_since is None:
             self._alone_since = now
         elif now - self._alone_since >= self._patience.give_up_s:
-            return Ended("alone", missing=self._absent())
+            return Ended("alone", missing=self._absent(self._transport.connected))
         return None
 
     def _linger(self) -> bool:
@@ -334,6 +337,7 @@ class Node:
 
         False when this party was told to stop meanwhile.
         """
+        self._talker.run(asyncio.sleep(0))  # what was posted is now counted as owed
         until = time.monotonic() + self._patience.linger_s
         while self._awaited() and time.monotonic() < until:
             if self._stopping():
