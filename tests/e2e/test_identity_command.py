@@ -19,9 +19,9 @@ from ostraka.app.identities import (
     ENVIRONMENT,
     identity_app,
     opened,
-    passphrase_for,
     passphrase_source,
 )
+from ostraka.app.site import load_site
 from ostraka.crypto.sign import fingerprint, parse_identity
 from ostraka.drivers.identity import DAYS, create, load
 from tests.e2e.command import ostraka
@@ -257,16 +257,13 @@ def test_a_party_finds_its_passphrase_in_its_site_file_or_asks_on_a_terminal(
     path = Path("a.pem")
     create("a", path, passphrase=b"six words")
     monkeypatch.setattr(sys, "stdin", None)
-    assert passphrase_for(path, None) is None
     passphrase_file()
-    Path("other.toml").write_text('[place]\npassphrase_file = "secret"\n')
-    assert opened(path, passphrase_for(path, Path("other.toml"))).name == "a"
-    Path("other.toml").rename("site.toml")
-    assert opened(path, passphrase_for(path, None)).name == "a"
-    Path("site.toml").unlink()
+    Path("site.toml").write_text('[place]\npassphrase_file = "secret"\n')
+    site = load_site(Path("site.toml"))
+    assert opened(path, passphrase_source(site.place.passphrase_file, False)).name == "a"
     monkeypatch.setattr(sys, "stdin", type("Terminal", (), {"isatty": lambda self: True})())
     left = typed(monkeypatch, "six words")
-    assert opened(path, passphrase_for(path, None)).name == "a"
+    assert opened(path, passphrase_source(None, True)).name == "a"
     assert left == []
 
 

@@ -24,24 +24,27 @@ SIZE = 16
 """Bytes of a field's digest: enough to name a field; the file's own digest has 32."""
 MOST_BYTES, MOST_FIELDS, LONGEST_KEY = 1 << 20, 20_000, 200
 SHOWN = 8
+APP_FILE = "the app file"
 
 
-def digests(config: Config) -> dict[str, bytes]:
+def digests(config: Config, app: str | None = None) -> dict[str, bytes]:
     """16 bytes for every dotted key, for example "training.momentum" or "party.NAME.identity".
+
+    ``app``: the digest of the app file, which all who train must hold alike; None leaves it out.
 
     "party" alone stands for the names in their order, which numbers the workers; "privacy" alone
     for a file without that table. ValueError for a key of [rule] that could not be sent; none that
     a rule knows is of that kind.
     """
-    return {key: _digest(key, text)[:SIZE] for key, text in _fields(config)}
+    return {key: _digest(key, text)[:SIZE] for key, text in _fields(config, app)}
 
 
-def federation_digest(config: Config) -> bytes:
+def federation_digest(config: Config, app: str | None = None) -> bytes:
     """32 bytes of SHA-256 over all keys and values, the same wherever ``digests`` are the same.
 
     Over whole digests of the fields, not over the shortened ones.
     """
-    return digest("federation 1", *(_digest(k, text) for k, text in sorted(_fields(config))))
+    return digest("federation 1", *(_digest(k, text) for k, text in sorted(_fields(config, app))))
 
 
 def encode(found: Mapping[str, bytes]) -> bytes:
@@ -95,20 +98,20 @@ def difference_text(peer: str, fields: list[str]) -> str:
     )
 
 
-def keys(config: Config, refusal: Refusal) -> list[str]:
+def keys(ours: Mapping[str, bytes], refusal: Refusal) -> list[str]:
     """The keys whose values differ from those of a peer that refused us, by the digests it sent."""
     theirs = decode(refusal.details)
-    return [] if theirs is None else differing(digests(config), theirs)
+    return [] if theirs is None else differing(ours, theirs)
 
 
-def naming_keys(config: Config, handlers: Handlers) -> Handlers:
+def naming_keys(ours: Mapping[str, bytes], handlers: Handlers) -> Handlers:
     """Handlers that also tell, once a peer, which keys differ where its federation file does."""
     told: set[str] = set()
 
     def refused(peer: str, refusal: Refusal) -> None:
         if refusal.code == "configuration" and peer not in told:
             told.add(peer)
-            handlers.trace("differs", peer=peer, keys=keys(config, refusal)[:SHOWN])
+            handlers.trace("differs", peer=peer, keys=keys(ours, refusal)[:SHOWN])
         handlers.refused(peer, refusal)
 
     return replace(handlers, refused=refused)
@@ -122,8 +125,10 @@ def _digest(key: str, text: str) -> bytes:
     return digest("federation field 1", key.encode(), text.encode())
 
 
-def _fields(config: Config) -> Iterator[tuple[str, str]]:
-    """Every dotted key with its value as canonical JSON."""
+def _fields(config: Config, app: str | None) -> Iterator[tuple[str, str]]:
+    """Every dotted key with its value as canonical JSON, and the app file's digest."""
+    if app is not None:
+        yield APP_FILE, json.dumps(app)
     tables: dict[str, Any] = config.model_dump()
     parties = tables.pop("party")
     pairs = [("party", [party["name"] for party in parties])]

@@ -302,7 +302,8 @@ def _initial(config: Config, app: App, base: Path) -> Vector:
         raise UserError(
             f"the app's model has {dimension} parameters and {path} has {found.size}: the model "
             "was changed since that file was made; delete training.initial_model from the "
-            "federation file to start from the seed, or make both anew with `ostraka init`",
+            "federation file to start from the seed, or make the file anew with "
+            "`ostraka init-model` and send both to everybody",
             Exit.DIFFERS,
         )
     if initial.model_digest(found) != wanted:

@@ -205,8 +205,10 @@ def bindable(name: str, at: Host) -> Check:
         family = socket.AF_INET6 if ":" in at[0] else socket.AF_INET
         socket.create_server(at, family=family, backlog=1).close()
     except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            text = f"something listens on {shown} already"
+            return Check(name, WARN, text, "fine if it is this party; else stop that program")
         mend = {
-            errno.EADDRINUSE: "another program listens there, perhaps this party itself: stop it",
             errno.EACCES: "ports below 1024 need a privilege: choose another one",
         }.get(error.errno or 0, "choose an address of this machine")
         text = f"{shown} cannot be listened on: {error.strerror or error}"

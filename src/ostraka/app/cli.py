@@ -169,6 +169,14 @@ def init(
     commands.init(folder, json_)
 
 
+@app.command(epilog="Example: ostraka init-model federation.toml")
+def init_model(federation: Path, json_: Json = False) -> None:
+    """Make the initial model of a federation's app and write its digest into the file."""
+    from ostraka.app import commands
+
+    commands.init_model(federation, json_)
+
+
 @app.command(
     epilog="Example: ostraka compare --rule mean --rule median --attack none --attack alie --out x"
 )

@@ -86,7 +86,9 @@ def join(
         return
     from ostraka.app.progress import Progressing, party_text
 
-    with Progressing(Console()) as progress:
+    console = Console()
+    console.print("loading torch, the model and the data ...", highlight=False)
+    with Progressing(console) as progress:
         summary = go(progress)
     print(party_text(summary))
 
@@ -150,6 +152,18 @@ def report(path: Path, json_: bool) -> None:
     folder = Folder.existing(path)
     write_report(folder)
     print(as_json({"report": str(folder.report)}) if json_ else f"report  {folder.report}")
+
+
+def init_model(federation: Path, json_: bool) -> None:
+    """`ostraka init-model`."""
+    from ostraka.app.init import write_initial_model
+
+    path, digest = write_initial_model(federation)
+    if json_:
+        print(as_json({"file": str(path), "initial_model": digest}))
+        return
+    print(f"wrote {path}\nset training.initial_model in {federation}: {digest}")
+    print("send both files to everybody; who has another one is refused")
 
 
 def init(folder: Path, json_: bool) -> None:

@@ -30,6 +30,7 @@ class Folder:
         self.path = path
         self.federation = path / "federation.toml"
         self.events = path / "events.jsonl"
+        self.diary = path / "log.jsonl"
         self.journal = path / "journal"
         self.metrics = path / "metrics.csv"
         self.model = path / "model.safetensors"

@@ -1,6 +1,6 @@
 """`ostraka identity`: make, show and renew a party's key and certificate.
 
-What other commands need of it: ``opened``, ``passphrase_source`` and ``passphrase_for``.
+What other commands need of it: ``opened`` and ``passphrase_source``.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import getpass
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -26,6 +25,7 @@ Source = Callable[[], bytes]
 
 ENVIRONMENT = "OSTRAKA_PASSPHRASE"
 SOON = timedelta(days=30)
+ROLES = ("worker", "server", "relay")
 
 identity_app = typer.Typer(
     help="Make, show and renew this party's key and certificate.",
@@ -52,12 +52,15 @@ def new(
     passphrase_file: PassphraseFile = None,
     ask: Ask = False,
     days: Days = 825,
+    role: Annotated[str, typer.Option(help="worker, server or relay.")] = "worker",
     json_: Json = False,
 ) -> None:
     """Make a key and certificate, and print what to send to the others."""
     from ostraka.drivers.identity import create
 
     check_name(name)
+    if role not in ROLES:
+        raise UserError(f"there is no role {role!r}: known are {', '.join(ROLES)}")
     path = Path(f"{name}.pem") if out is None else out
     source = passphrase_source(passphrase_file, ask, twice=True)
     with _explained(path):
@@ -70,7 +73,7 @@ def new(
         return
     kept = "encrypted" if secret else "not encrypted"
     print(f"wrote {path}: private key ({kept}) and certificate; it stays here, send it to nobody\n")
-    print(f"send this to the others, for the federation file:\n\n{party_table(made)}\n")
+    print(f"send this to the others, for the federation file:\n\n{party_table(made, role)}\n")
     print(_facts(made))
     print("read the fingerprint aloud to each of them: docs/identities.md says how and why")
 
@@ -122,6 +125,7 @@ def renew(
         _print_json(renewed)
     else:
         print(f"renewed the certificate in {file}; the key is the same\n\n{_facts(renewed)}")
+        print("a party that runs takes it up when it is started again")
 
 
 def opened(path: Path, source: Source | None, now: datetime | None = None) -> Identity:
@@ -152,21 +156,6 @@ def passphrase_source(file: Path | None, ask: bool, *, twice: bool = False) -> S
     return functools.cache(lambda: _asked(twice)) if ask else None
 
 
-def passphrase_for(identity: Path, site: Path | None) -> Source | None:
-    """What a party unlocks its key with: the site's file, the environment, else a terminal.
-
-    ``site`` None: the site.toml beside the identity, if there is one. Raises UserError for a site
-    file that does not fit.
-    """
-    from ostraka.app.join import SITE
-    from ostraka.app.site import load_site
-
-    beside = identity.parent / SITE
-    found = load_site(site if site is not None else beside if beside.exists() else None)
-    terminal = sys.stdin is not None and sys.stdin.isatty()
-    return passphrase_source(found.place.passphrase_file, terminal)
-
-
 def check_name(name: str) -> None:
     """Raise UserError (64) for a name that a federation file does not take."""
     from pydantic import TypeAdapter, ValidationError
@@ -182,9 +171,13 @@ def check_name(name: str) -> None:
         ) from None
 
 
-def party_table(identity: Identity) -> str:
+def party_table(identity: Identity, role: str = "worker") -> str:
     """The [[party]] table that the others put into the federation file."""
-    return f'[[party]]\nname = "{identity.name}"\nrole = "worker"\nidentity = "{identity.text}"'
+    address = "" if role == "worker" else '\naddress = "HOST:7443"'
+    return (
+        f'[[party]]\nname = "{identity.name}"\nrole = "{role}"{address}\n'
+        f'identity = "{identity.text}"'
+    )
 
 
 def _loaded(path: Path, source: Source | None) -> Identity:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from importlib.resources import files
 from importlib.util import find_spec
@@ -13,7 +14,6 @@ from ostraka.drivers.checkpoint import write_durably
 from ostraka.learn.initial import FILE as INITIAL
 
 FEDERATION, APP, SITE = "federation.toml", "my_app.py", "site.toml"
-PLACE = "# initial_model ="
 
 
 def write_federation(folder: Path) -> list[Path]:
@@ -36,20 +36,36 @@ def write_federation(folder: Path) -> list[Path]:
         raise UserError(f"{folder} cannot be written: {error.strerror}", Exit.STORAGE) from None
     made = [folder / FEDERATION, folder / APP, folder / SITE]
     if find_spec("torch") is not None:
-        made.append(_add_initial_model(folder))
+        made.append(write_initial_model(folder / FEDERATION)[0])
     return made
 
 
-def _add_initial_model(folder: Path) -> Path:
-    """Make the model that everybody starts from and write its digest into the file."""
+def write_initial_model(federation: Path) -> tuple[Path, str]:
+    """Make the model that everybody starts from, from the app and the seed; gives path and digest.
+
+    It lies beside the federation file, whose key training.initial_model is set to its digest; an
+    older one is overwritten. Raises UserError: 64 where the key has no line that can be set.
+    """
     from ostraka.app.assemble import initial_model
     from ostraka.learn.initial import model_digest, save_vector
 
-    path = folder / FEDERATION
-    vector = initial_model(load(path), folder)
-    save_vector(folder / INITIAL, vector)
-    text = path.read_text(encoding="utf-8")
-    line = next(line for line in text.splitlines() if line.startswith(PLACE))
-    text = text.replace(line, f'initial_model = "{model_digest(vector)}"', 1)
-    write_durably(path, text.encode())
-    return folder / INITIAL
+    config, base = load(federation), federation.resolve().parent
+    vector = initial_model(config, base)
+    digest = model_digest(vector)
+    text = _with_key(federation, f'initial_model = "{digest}"')
+    save_vector(base / INITIAL, vector)
+    write_durably(federation, text.encode())
+    return base / INITIAL, digest
+
+
+def _with_key(federation: Path, line: str) -> str:
+    """The file's text with this line in place of the old one, or first in [training]."""
+    text = federation.read_text(encoding="utf-8")
+    for pattern in (r"^#? ?initial_model\s*=.*$", r"^\[training\].*$"):
+        found = re.search(pattern, text, re.MULTILINE)
+        if found is not None:
+            kept = f"{found[0]}\n" if found[0].startswith("[") else ""
+            made = text[: found.start()] + kept + line + text[found.end() :]
+            check(tomllib.loads(made), str(federation))
+            return made
+    raise UserError(f"{federation} has no [training] table: add one, with the line {line}")

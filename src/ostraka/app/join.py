@@ -7,98 +7,22 @@ import os
 import resource
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from ostraka.app import agree
 from ostraka.app.build import BUILTIN, Recipe, build
-from ostraka.app.config import Config, PartyEntry, load
 from ostraka.app.errors import Exit, UserError
 from ostraka.app.folder import Folder
-from ostraka.app.identities import opened, passphrase_source
-from ostraka.app.site import LATER, Site, app_digest, enforce, load_site
+from ostraka.app.linking import RELAY, transport
+from ostraka.app.membership import Membership, membership
+from ostraka.app.site import LATER, app_digest, enforce
 from ostraka.app.sockets import listening
-from ostraka.crypto.sign import parse_identity
 from ostraka.drivers.connection import Refusal
-from ostraka.drivers.identity import Identity
 from ostraka.drivers.journal import DamagedJournalError
-from ostraka.drivers.link import Bounds
 from ostraka.drivers.node import Ended, Node, Patience
-from ostraka.drivers.relay import through
-from ostraka.drivers.tcp import Handlers, Peer, Transport, to_address
-from ostraka.drivers.tls import PinnedTls
 from ostraka.drivers.trace import Reader, Record
 from ostraka.net import Abort, Timeout
-
-SITE = "site.toml"
-RELAY = "relay"
-QUEUED = 8  # frames for one peer that is away; a round has one
-
-
-@dataclass(frozen=True)
-class Membership:
-    """One party of one federation on this machine: everything that is decided before it speaks."""
-
-    config: Config
-    federation: Path
-    site: Site
-    identity: Identity
-    passphrase: Callable[[], bytes] | None
-    entry: PartyEntry
-
-    @property
-    def me(self) -> str:
-        """This party's name."""
-        return self.entry.name
-
-    @property
-    def state(self) -> Path:
-        """Where this party keeps its state of this federation."""
-        return self.site.place.state_dir / self.config.federation.name / self.me
-
-
-def membership(federation: Path, identity: Path, site: Path | None, ask: bool) -> Membership:
-    """Read and check the files that make a party. Raises UserError: 64, 66, 77.
-
-    ``ask``: whether somebody is there to type a passphrase, if the key has one.
-    """
-    config = load(federation)
-    policy = _policy(identity, site)
-    passphrase = passphrase_source(policy.place.passphrase_file, ask)
-    own = opened(identity, passphrase)
-    return Membership(config, federation, policy, own, passphrase, _entry(config, federation, own))
-
-
-def _policy(identity: Path, site: Path | None) -> Site:
-    """The site file: the given one, or that beside the identity; without one, state lies there."""
-    beside = identity.parent / SITE
-    if site is not None or beside.exists():
-        return load_site(beside if site is None else site)
-    return load_site(None, identity.parent)
-
-
-def _entry(config: Config, federation: Path, own: Identity) -> PartyEntry:
-    """The table of the party that has this key."""
-    if not config.party:
-        raise UserError(f"{federation} has no [[party]] tables: it can only be simulated")
-    entry = next((p for p in config.party if p.identity == own.text), None)
-    if entry is None:
-        raise UserError(
-            f"the key of {own.path} ({own.fingerprint}) is in no [[party]] table of {federation}: "
-            f'add identity = "{own.text}" to yours, and send the file to all others',
-            Exit.IDENTITY,
-        )
-    if entry.name != own.name:
-        raise UserError(
-            f"{own.path} is the identity of {own.name!r}, but {federation} gives its key to "
-            f"{entry.name!r}: the names must agree",
-            Exit.IDENTITY,
-        )
-    without = [p.name for p in config.party if p.identity is None]
-    if without:
-        raise UserError(f"{federation}: {', '.join(without)} have no identity yet")
-    return entry
 
 
 def permitted(member: Membership) -> Recipe:
@@ -311,55 +235,6 @@ def _live(member: Membership, folder: Folder, role: Any, stopping: Callable[[], 
     return done
 
 
-def transport(member: Membership, role: Any, handlers: Handlers) -> Transport:
-    """This party's connections, with pinned TLS, as the federation and site files say."""
-    peers: tuple[str, ...] = role.peers
-    config = member.config
-    keys = {p.name: parse_identity(p.identity or "") for p in config.party}
-    context = agree.federation_digest(config)
-    linked = {name: _peer(member, name, role.expects(name), context) for name in peers}
-    return Transport(
-        member.me,
-        linked,
-        PinnedTls(member.identity, {name: keys[name] for name in peers}, member.passphrase),
-        agree.naming_keys(config, handlers),
-        context=context,
-        details=agree.encode(agree.digests(config)),
-        listen=member.site.listens_at(config, member.me),
-        bounds=Bounds(QUEUED, QUEUED * role.limits.frame_bytes),
-    )
-
-
-def _peer(member: Membership, name: str, expects: Mapping[str, int], context: bytes) -> Peer:
-    """How a peer is met: of two parties with addresses the later one in the file dials.
-
-    Two without meet at the relay, where the earlier one plays the server.
-    """
-    config = member.config
-    order = [p.name for p in config.party]
-    theirs = member.site.address_of(config, name)
-    ours = member.site.listens_at(config, member.me)
-    if theirs is not None and (ours is None or order.index(name) < order.index(member.me)):
-        return Peer(name, expects, to_address(theirs))
-    if ours is not None:
-        return Peer(name, expects)
-    relay = next((p for p in config.party if p.role == RELAY), None)
-    at = None if relay is None else member.site.address_of(config, relay.name)
-    if relay is None or at is None:
-        raise UserError(
-            f"neither {member.me} nor {name} has an address: give one of them an address, or add "
-            'a [[party]] with role = "relay" and an address that both can reach'
-        )
-    pin = {relay.name: parse_identity(relay.identity or "")}
-    security = PinnedTls(member.identity, pin, member.passphrase)
-    return Peer(
-        name,
-        expects,
-        through(to_address(at), security, relay.name, name, context),
-        accepting=order.index(member.me) < order.index(name),
-    )
-
-
 def _failure(member: Membership, role: Any, ended: Ended) -> UserError:
     """Why this party's life ended too early, with its exit code."""
     again = "state is kept; the same command goes on"
@@ -389,7 +264,7 @@ def _failure(member: Membership, role: Any, ended: Ended) -> UserError:
 def _refused(member: Membership, peer: str, refusal: Refusal) -> UserError:
     """Another party will not talk to this one."""
     if refusal.code == "configuration":
-        keys = agree.keys(member.config, refusal)
+        keys = agree.keys(agree.digests(member.config, member.app), refusal)
         return UserError(agree.difference_text(peer, keys), Exit.DIFFERS)
     if refusal.code == "identity":
         return UserError(f"{peer} refuses this party: {refusal.text}", Exit.IDENTITY)

@@ -24,6 +24,14 @@ if TYPE_CHECKING:
 
 Vector = npt.NDArray[np.float32]
 NEVER: Turn = (0, -1)
+BETWEEN = frozenset(
+    (
+        *("listening", "waiting", "stalled", "connected", "disconnected", "unreachable"),
+        *("overflow", "refused", "refused-by", "replaced", "differs"),
+    )
+)
+"""Events between parties: who knocked and who was turned away must outlast a return to a
+checkpoint, so they stand in a file of their own."""
 
 
 class Traffic(Protocol):
@@ -78,6 +86,7 @@ class Keeping:
             r["round"]: r["model"] for r in self.journal.records if "round" in r
         }
         self.log: EventLog
+        self.diary: EventLog
         self.events_lost = False
 
     @property
@@ -91,7 +100,12 @@ class Keeping:
         if self.events_lost:
             self.notes.append(EVENTS_LOST)
         self.log = EventLog(self.folder.events)
-        return Stream(self.log, elapsed_s=elapsed_s)
+        self.diary = EventLog(self.folder.diary)
+
+        def keep(record: Record) -> None:
+            (self.diary if record["event"] in BETWEEN else self.log)(record)
+
+        return Stream(keep, elapsed_s=elapsed_s)
 
     def must_agree(self) -> None:
         """Refuse (UserError, 74) checkpoints that fall behind the journal as no crash leaves them.
@@ -118,6 +132,7 @@ class Keeping:
         """Let the files go."""
         self.journal.close()
         self.log.sync()
+        self.diary.sync()
 
 
 def turn_of(text: str) -> Turn:

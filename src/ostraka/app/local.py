@@ -195,7 +195,12 @@ class _Run:
             code = Exit(server.ended) if server.ended in list(Exit) else Exit.BUG
             raise UserError(f"{server.name} ended: {server.complaint or server.ended}", code)
         failed = {p.name: p.complaint or f"exit {p.ended}" for p in self._others() if p.ended}
-        return {**server.last, "failed": failed, "path": str(self._place)}
+        lies = self._rehearsal.told(self._config)
+        played = {
+            "attack": " and ".join(sorted(set(lies.values()))) or "none",
+            "attackers": len(lies),
+        }
+        return {**server.last, **played, "failed": failed, "path": str(self._place)}
 
     def _others(self) -> list[_Process]:
         return [p for p in self._parties.values() if p.name != self._config.server]

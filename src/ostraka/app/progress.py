@@ -39,6 +39,7 @@ class Progressing:
         self._told: set[tuple[str, str]] = set()
         self._accuracy: float | None = None
         self._excluded: set[str] = set()
+        self._missing: set[str] = set()
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -91,6 +92,15 @@ class Progressing:
             case {"event": "waiting", "missing": missing, "of": total}:
                 names = ", ".join(missing[:8]) + (" ..." if len(missing) > 8 else "")
                 self._say(escape(f"waiting for {names} ({len(missing)} of {total} not here yet)"))
+            case {"event": "bridged", "peer": peer, "other": other}:
+                self._say(escape(f"{peer} and {other} meet here"))
+            case {"event": "unbridged", "peer": peer, "other": other}:
+                self._say(escape(f"{peer} and {other} have parted"))
+            case {"event": "stalled", "at": at, "missing": missing, "left_s": left_s}:
+                until = "" if left_s is None else f", at most {left_s:.0f} s more"
+                self._say(escape(f"{at} waits for {', '.join(missing[:8])}{until}"))
+            case {"event": "replaced", "peer": peer, "why": why}:
+                self._say(escape(f"{peer}: {why}; if that is not a restart, its key was copied"))
             case {"event": "connected", "peer": peer}:
                 self._say(escape(f"{peer} is connected"))
             case {"event": "disconnected" | "unreachable" as what, "peer": peer, "why": why}:
@@ -109,6 +119,8 @@ class Progressing:
         done, rounds = record["round"] + 1, record["rounds"]
         self._accuracy = record.get("accuracy", self._accuracy)
         news = f"update sent after {record['train_s']:.2f} s"
+        if self._accuracy is not None:
+            news += f"  accuracy {percent(self._accuracy)} on examples held out here"
         self._bar.update(self._task, completed=done, total=rounds, news=news)
         if not self._live and (done == rounds or done % max(1, rounds // 10) == 0):
             self._say(f"round {done}/{rounds}  {news}")
@@ -122,19 +134,22 @@ class Progressing:
 
     def _tell(self, party: str, reason: str, round: int, detail: str) -> None:
         """Say a party's fault the first time; count it afterwards."""
-        self._excluded.add(party)
+        (self._missing if reason == "missing" else self._excluded).add(party)
         if (party, reason) not in self._told:
             self._told.add((party, reason))
             why = f" ({detail})" if detail else ""
-            self._say(escape(f"round {round}: {party} excluded: {reason}{why}"))
+            what = "missing" if reason == "missing" else f"excluded: {reason}{why}"
+            self._say(escape(f"round {round}: {party} {what}"))
 
     def _round(self, record: Record) -> None:
-        evaluated = "accuracy" in record
         self._accuracy = record.get("accuracy", self._accuracy)
-        news = [f"accuracy {percent(self._accuracy)}"]
+        evaluated = "accuracy" in record or self._accuracy is None
+        news = [] if self._accuracy is None else [f"accuracy {percent(self._accuracy)}"]
         news.append(bytes_text(sum(record["bytes_sent"].values())))
         if self._excluded:
             news.append(f"excluded {len(self._excluded)}")
+        if self._missing:
+            news.append(f"missing {len(self._missing)}")
         if record["epsilon"] is not None:
             news.append(f"epsilon {bound_text(record['epsilon']['local'])}")
         text = "  ".join(news)
@@ -181,7 +196,7 @@ class Together:
                 self._progress.say(f"{name} goes on at round {round}")
             case {"event": "warning", "text": text} | {"event": "said", "text": text}:
                 self._progress.say(f"{name}: {text}")
-            case {"event": "refused" | "refused-by" | "differs" | "ignored"}:
+            case {"event": "refused" | "refused-by" | "differs" | "ignored" | "replaced"}:
                 self._progress(record)
 
 
@@ -205,6 +220,8 @@ def party_text(summary: Record) -> str:
             ("party", f"{summary['party']}, worker in trust model {summary['trust']}"),
             ("answered", f"{summary['answered']} of {summary['rounds']} rounds"),
         ]
+        if "accuracy" in summary:
+            rows.append(("accuracy", f"{percent(summary['accuracy'])} on examples held out here"))
         if summary["epsilon"] is not None:
             rows.append(("privacy spent", epsilon_text(summary["epsilon"])))
         rows.append(("model", summary["model_digest"]))
@@ -220,7 +237,7 @@ def summary_rows(summary: Record) -> list[tuple[str, str]]:
     rows = [
         ("trust model", summary["trust"]),
         ("rule", f"{rule}, f = {summary['f']} of {summary['n']} workers"),
-        ("attack", _attack_text(summary)),
+        *([("attack", _attack_text(summary))] if "attack" in summary else []),
         ("accuracy", f"{percent(summary['accuracy'])} after {summary['rounds']} rounds"),
         ("excluded", _excluded_text(summary)),
     ]

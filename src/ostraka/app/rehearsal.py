@@ -55,6 +55,11 @@ class Rehearsal:
         attackers = config.workers[config.n - config.attackers :]
         return config.simulation.attack if name in attackers else None
 
+    def told(self, config: Config) -> dict[str, str]:
+        """Every worker that lies, with its attack."""
+        lies = {name: self.lie_of(name, config) for name in config.workers}
+        return {name: lie for name, lie in lies.items() if lie is not None}
+
     def check(self, config: Config) -> None:
         """Refuse (UserError, 64) parties that are not there and lies that cannot be told."""
         from ostraka.app.build import attack_of
@@ -65,6 +70,12 @@ class Rehearsal:
         for name in (*named, *self.lies):
             if name not in known:
                 raise UserError(f"there is no party {name!r}: known are {', '.join(known)}")
+        rounds = config.federation.rounds
+        for kill in self.kills:
+            if kill.round >= rounds:
+                raise UserError(
+                    f"--kill {kill.party}@{kill.round}: the run has only {rounds} rounds"
+                )
         for name, attack in self.lies.items():
             if name not in config.workers:
                 raise UserError(f"{name} is no worker: in this trust model only workers may lie")

@@ -13,7 +13,7 @@ from ostraka.crypto.sign import parse_identity
 from ostraka.drivers.node import Talker
 from ostraka.drivers.relay import Relay
 from ostraka.drivers.tls import PinnedTls
-from ostraka.drivers.trace import Reader, Record, Stream
+from ostraka.drivers.trace import JsonLines, Reader, Record, Stream
 
 TICK_S = 0.2
 
@@ -26,7 +26,8 @@ def relay(member: Any, readers: tuple[Reader, ...], stopping: Callable[[], bool]
         raise UserError(f"the relay {member.me} needs an address in the federation file")
     keys = {p.name: parse_identity(p.identity or "") for p in config.party}
     pins = {name: public for name, public in keys.items() if name != member.me}
-    trace = Stream(*readers)
+    member.state.mkdir(parents=True, exist_ok=True)
+    trace = Stream(JsonLines(member.state / "events.jsonl"), *readers)
     failures: list[BaseException] = []
     work = Relay(
         frozenset(pins),

@@ -164,13 +164,11 @@ class WorkerRole(Keeping):
             "epsilon": self.assembly.epsilon(len(self.rounds), complete=False),
             "model_digest": model_digest(final),
         }
+        if self.assembly.held_out:
+            summary |= self.assembly.evaluate(final)
         self.trace("finished", **summary)
         self.log.sync()
         return summary
-
-    def model(self, final: Vector) -> Vector:
-        """The trained model."""
-        return final
 
     def begin(self) -> None:
         """Say what this is."""

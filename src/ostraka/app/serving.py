@@ -112,6 +112,7 @@ class ServerRole(Keeping):
     def finish(self, final: State) -> Record:
         """The summary of the whole run, and its last event."""
         summary = {**self.tally.summary(model_digest(final.model)), "role": self.name}
+        del summary["attack"], summary["attackers"]  # of simulations; here nobody plays one
         self.trace("finished", **summary)
         self.log.sync()
         return summary
@@ -120,14 +121,10 @@ class ServerRole(Keeping):
         """Write what the run leaves behind; gives the summary."""
         return self.write(self.finish(final), final.model, report=True)
 
-    def model(self, final: State) -> Vector:
-        """The trained model."""
-        return final.model
-
     def begin(self) -> None:
         """Say what this is: the first event of a run, or that it goes on."""
         if self.start is None or self.events_lost:  # without a checkpoint no event was kept
-            about = {**self.tally.about(self.assembly), "attackers": []}
+            about = {**self.tally.about(self.assembly), "attack": "none", "attackers": []}
             self.trace("run", **about)
         if self.resumed:
             self.trace("resumed", round=self.state.round)

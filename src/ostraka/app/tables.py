@@ -30,7 +30,9 @@ def read(path: Path, what: str, hint: str = "") -> Raw:
     except RecursionError:
         raise UserError(f"{path} is nested too deeply to be a {what}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid TOML: {error}") from None
+        twice = "overwrite" in str(error)
+        hint = "; a key stands twice in one table: is a [[party]] line missing above it?"
+        raise UserError(f"{path} is not valid TOML: {error}{hint if twice else ''}") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}", Exit.MISSING) from None
 
@@ -56,7 +58,7 @@ def nearest(word: str, known: list[str]) -> str:
 
 def sentence(fault: Any, root: type[BaseModel]) -> str:
     """What one failed check of the model ``root`` means to the person who wrote the file."""
-    at = ".".join(str(part) for part in fault["loc"])
+    at = ".".join(_part(part) for part in fault["loc"])
     match fault["type"]:
         case "extra_forbidden":
             *inside, key = fault["loc"]
@@ -70,6 +72,11 @@ def sentence(fault: Any, root: type[BaseModel]) -> str:
             shown = f", got {seen!r}" if isinstance(seen, int | float | str | bool) else ""
             message = str(fault["msg"])
             return f"{at}: {message[0].lower()}{message[1:]}{shown}"
+
+
+def _part(part: str | int) -> str:
+    """A key, or the place of a table among its like as people count."""
+    return f"(number {part + 1})" if isinstance(part, int) else part
 
 
 def _known(inside: list[Any], root: type[BaseModel]) -> list[str]:

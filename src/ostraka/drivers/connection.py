@@ -230,6 +230,17 @@ class Connection:
             self._say(pack(Type.REFUSE, body=refusal.encode()))
             self._settle(False)
 
+    def dismiss(self, refusal: Refusal) -> None:
+        """Close an open connection with a last word on why."""
+        self._queue.append(pack(Type.REFUSE, body=refusal.encode()))
+        self.channel.wake()
+        self.close(refusal.text)
+
+    @property
+    def incarnation(self) -> bytes:
+        """The peer's process, once it is known."""
+        return NOBODY_YET if self._hello is None else self._hello.incarnation
+
     # --- frames -----------------------------------------------------------------------------
 
     def alive(self) -> None:

@@ -29,6 +29,7 @@ FRAME_COST_BYTES = 256
 """What a frame costs beside its body, so that a flood of empty ones is bounded too."""
 TICK_S = 0.2
 TELL_S = 10.0
+STALL_S, STALL_AGAIN_S = 5.0, 60.0
 FAREWELL = "the other side has left"
 """Why a connection ended, where the other side said goodbye."""
 
@@ -177,6 +178,8 @@ class Node:
         self._sent: set[Label] = set()
         self._early: list[tuple[str, Frame]] = []
         self._alone_since: float | None = None
+        self._stalled_at: list[tuple[str, str]] = []
+        self._stalled_since = 0.0
         self._transport = transport(
             Handlers(
                 frame=self._frame,
@@ -252,7 +255,9 @@ class Node:
             if now - begin >= self._patience.join_s:
                 break
             if now >= tell_at:
-                self._trace("waiting", missing=list(self._absent(self._reports)), of=len(self._peers))
+                self._trace(
+                    "waiting", missing=list(self._absent(self._reports)), of=len(self._peers)
+                )
                 tell_at = now + TELL_S
             self._drain(TICK_S)
         absent = self._absent(self._reports)
@@ -295,9 +300,23 @@ class Node:
                 self._deliver(*item)
             party.tick(time.monotonic())
             self._send()
+            self._tell_stall()
         if party.status == "failed":
             return Ended("failed", error=party.error)
         return Ended("done" if self._linger() else "stopped", result=party.result)
+
+    def _tell_stall(self) -> None:
+        """Say whom the program has waited for in one place for some time; blames nobody."""
+        now = time.monotonic()
+        places = [w for w in self._party.where() if w.senders]
+        at = [(w.label, w.kind) for w in places]
+        if at != self._stalled_at:
+            self._stalled_at, self._stalled_since = at, now
+        elif places and now - self._stalled_since >= STALL_S:
+            self._stalled_since = now + STALL_AGAIN_S - STALL_S
+            first = places[0]
+            left_s = None if first.until is None else max(0.0, first.until - now)
+            self._trace("stalled", at=first.label, missing=list(first.senders), left_s=left_s)
 
     def _wait_s(self) -> float:
         deadline = self._party.deadline

@@ -29,6 +29,9 @@ LAST_WORDS_S = 0.2
 FAREWELL_S = 1.0
 
 
+DOUBLE = "another process with the same identity has connected since"
+
+
 class Refused(Exception):  # noqa: N818
     """A handshake that ended badly: what this side saw in the other."""
 
@@ -206,7 +209,11 @@ class Transport:
         """See Hub."""
         before = self._open.get(peer)
         self._open[peer] = connection
-        if before is not None:
+        if before is not None and before.incarnation != connection.incarnation:
+            # An older process of this peer lives, or its end was never heard of.
+            self._tell("replaced", peer, DOUBLE)
+            before.dismiss(Refusal("busy", DOUBLE))
+        elif before is not None:
             before.close("replaced by a newer connection")
         else:
             self._handlers.trace("connected", peer=peer)

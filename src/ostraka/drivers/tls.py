@@ -24,7 +24,8 @@ from ostraka.drivers.tcp import Refused
 Passphrase = Callable[[], bytes]
 
 _ALERTS = {
-    "UNKNOWN_CA": "our key is not in its federation file",
+    "UNKNOWN_CA": "our key (fingerprint {0}) is not in its federation file: compare what "
+    "`ostraka identity show` says of both files",
     "CERTIFICATE_EXPIRED": "our certificate has expired: `ostraka identity renew` makes a new one",
     "BAD_CERTIFICATE": "our certificate is not acceptable to it",
     "CERTIFICATE_UNKNOWN": "our certificate is not acceptable to it",
@@ -35,6 +36,9 @@ _ALERTS = {
     "ACCESS_DENIED": "it denies us access",
 }
 """What the other side's alert says about us, in words."""
+
+UNKNOWN_KEY = (18, 19, 20, 21)
+"""OpenSSL's codes for a certificate that no anchor of ours has signed."""
 
 
 class PinnedTls:
@@ -49,6 +53,7 @@ class PinnedTls:
         self._names = {public: name for name, public in pins.items()}
         if len(self._names) != len(pins):
             raise ValueError("two parties have the same key")
+        self._fingerprint = identity.fingerprint
         path, keys = identity.path, self._names
         self._server = _context(ssl.PROTOCOL_TLS_SERVER, path, passphrase, keys)
         self._client = _context(ssl.PROTOCOL_TLS_CLIENT, path, passphrase, keys)
@@ -71,7 +76,8 @@ class PinnedTls:
         """See Security."""
         if not isinstance(error, ssl.SSLError) or "ALERT" not in (error.reason or ""):
             return None
-        return next((said for word, said in _ALERTS.items() if word in error.reason), None)
+        said = next((said for word, said in _ALERTS.items() if word in error.reason), None)
+        return None if said is None else said.format(self._fingerprint)
 
     async def _shake(
         self, sock: socket.socket, context: ssl.SSLContext, *, server: bool
@@ -148,6 +154,8 @@ async def _turn_away(sock: ssl.SSLSocket, why: str) -> None:
 def _words(error: ssl.SSLError) -> str:
     """What this side saw, in words."""
     if isinstance(error, ssl.SSLCertVerificationError):
+        if error.verify_code in UNKNOWN_KEY:
+            return "certificate refused: it is of a key that the federation file does not name"
         return f"certificate refused: {error.verify_message}"
     if error.reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
         return "it showed no certificate"
