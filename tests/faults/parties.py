@@ -220,7 +220,9 @@ class Light:
         return sum("epoch" in r for r in self.records(SERVER))
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        text = (self.state(name) / "events.jsonl").read_text()
+        """Those of the run, then those between parties."""
+        files = [self.state(name) / file for file in ("events.jsonl", "log.jsonl")]
+        text = "".join(file.read_text() for file in files)
         return [json.loads(line) for line in text.splitlines(keepends=True) if line[-1] == "\n"]
 
     def log(self, name: str) -> str:

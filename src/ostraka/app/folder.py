@@ -62,7 +62,7 @@ class Folder:
     def _foreign(self) -> bool:
         """Whether anything lies here that no half-made run would leave."""
         return any(
-            entry.name not in (self.about.name, LOCK) and entry.suffix != ".part"
+            entry.name not in (self.about.name, self.diary.name, LOCK) and entry.suffix != ".part"
             for entry in self.path.iterdir()
         )
 

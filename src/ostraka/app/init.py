@@ -10,10 +10,17 @@ from pathlib import Path
 
 from ostraka.app.config import check, load
 from ostraka.app.errors import Exit, UserError
+from ostraka.app.tables import normal
 from ostraka.drivers.checkpoint import write_durably
 from ostraka.learn.initial import FILE as INITIAL
 
 FEDERATION, APP, SITE = "federation.toml", "my_app.py", "site.toml"
+PLACES = (
+    r"^[ \t]*initial[_-]model[ \t]*=.*$",
+    r"^[ \t]*#[ \t]*initial[_-]model[ \t]*=.*$",
+    r"^[ \t]*\[[ \t]*training[ \t]*\].*$",
+)
+"""Where training.initial_model is written: its line, a commented one, the head of its table."""
 
 
 def write_federation(folder: Path) -> list[Path]:
@@ -61,11 +68,21 @@ def write_initial_model(federation: Path) -> tuple[Path, str]:
 def _with_key(federation: Path, line: str) -> str:
     """The file's text with this line in place of the old one, or first in [training]."""
     text = federation.read_text(encoding="utf-8")
-    for pattern in (r"^#? ?initial_model\s*=.*$", r"^\[training\].*$"):
+    wanted = tomllib.loads(line)["initial_model"]
+    for pattern in PLACES:
         found = re.search(pattern, text, re.MULTILINE)
-        if found is not None:
-            kept = f"{found[0]}\n" if found[0].startswith("[") else ""
-            made = text[: found.start()] + kept + line + text[found.end() :]
-            check(tomllib.loads(made), str(federation))
+        if found is None:
+            continue
+        kept = f"{found[0]}\n" if found[0].lstrip().startswith("[") else ""
+        made = text[: found.start()] + kept + line + text[found.end() :]
+        if _initial_model(made) == wanted:
             return made
-    raise UserError(f"{federation} has no [training] table: add one, with the line {line}")
+    raise UserError(f"{federation} has no line [training] to write under: add it, with {line}")
+
+
+def _initial_model(text: str) -> object:
+    """What a reader of this federation file would find; None where it is none."""
+    try:
+        return check(normal(tomllib.loads(text)), FEDERATION).training.initial_model
+    except (tomllib.TOMLDecodeError, UserError):
+        return None

@@ -182,7 +182,7 @@ def _check_start(folder: Folder, about: Mapping[str, Any]) -> None:
     from ostraka.drivers.checkpoint import write_durably
 
     facts = folder.facts()
-    if "initial_model" not in facts:
+    if "initial_model" not in facts or not folder.begun:  # who was refused may mend its files
         write_durably(folder.about, json.dumps({**facts, **about}).encode())
         return
     for key, value in about.items():
@@ -268,4 +268,10 @@ def _refused(member: Membership, peer: str, refusal: Refusal) -> UserError:
         return UserError(agree.difference_text(peer, keys), Exit.DIFFERS)
     if refusal.code == "identity":
         return UserError(f"{peer} refuses this party: {refusal.text}", Exit.IDENTITY)
+    if refusal.code == "busy":
+        return UserError(
+            f"{peer} has closed this connection: {refusal.text}; if that was not you, somebody "
+            "has a copy of the key: stop, and do what docs/identities.md says of stolen ones",
+            Exit.IDENTITY,
+        )
     return UserError(f"{peer} refuses this party: {refusal.text}", Exit.PROTOCOL)

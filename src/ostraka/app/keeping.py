@@ -44,8 +44,8 @@ class Traffic(Protocol):
 class EventLog(JsonLines):
     """Events in a file; an OSError names it."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
+    def __init__(self, path: Path, *, prompt: bool = False) -> None:
+        super().__init__(path, prompt=prompt)
         self._path = path
 
     def __call__(self, record: Record) -> None:
@@ -100,7 +100,7 @@ class Keeping:
         if self.events_lost:
             self.notes.append(EVENTS_LOST)
         self.log = EventLog(self.folder.events)
-        self.diary = EventLog(self.folder.diary)
+        self.diary = EventLog(self.folder.diary, prompt=True)
 
         def keep(record: Record) -> None:
             (self.diary if record["event"] in BETWEEN else self.log)(record)

@@ -231,10 +231,11 @@ class Connection:
             self._settle(False)
 
     def dismiss(self, refusal: Refusal) -> None:
-        """Close an open connection with a last word on why."""
+        """Close an open connection with a last word on why, if there is room for it."""
         self._queue.append(pack(Type.REFUSE, body=refusal.encode()))
+        self._over(refusal.text, None)  # first: the link's frames are for the newer connection
         self.channel.wake()
-        self.close(refusal.text)
+        self.channel.close()
 
     @property
     def incarnation(self) -> bytes:

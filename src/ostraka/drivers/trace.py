@@ -67,10 +67,13 @@ def _plain(value: Any) -> Any:
 
 
 class JsonLines:
-    """A reader that appends every event to a file, one JSON object per line."""
+    """A reader that appends every event to a file, one JSON object per line.
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("a", encoding="utf-8")
+    ``prompt``: each line leaves this process at once, so that a kill loses none.
+    """
+
+    def __init__(self, path: Path, *, prompt: bool = False) -> None:
+        self._file = path.open("a", encoding="utf-8", buffering=1 if prompt else -1)
 
     def __call__(self, record: Record) -> None:
         """Append one event."""

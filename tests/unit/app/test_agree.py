@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ostraka.app.agree import (
+    APP_FILE,
     MOST_BYTES,
     MOST_FIELDS,
     decode,
@@ -19,9 +20,11 @@ from ostraka.app.agree import (
     digests,
     encode,
     federation_digest,
+    keys,
 )
 from ostraka.app.config import Config, check
 from ostraka.app.tables import normal
+from ostraka.drivers.connection import Refusal
 
 FILE = """\
 [federation]
@@ -100,6 +103,18 @@ def test_every_field_of_the_file_has_a_digest() -> None:
     wanted = {f"{s}.{k}" for s, table in made.items() if s != "party" for k in table}
     wanted |= {f"party.{p['name']}.{k}" for p in made["party"] for k in p if k != "name"}
     assert set(digests(config(FILE + "[privacy]\n"))) == wanted | {"party"}
+
+
+def test_the_app_file_counts_and_is_named() -> None:
+    own, one, other = config(FILE), "sha256:" + "1" * 64, "sha256:" + "2" * 64
+    assert differing(digests(own, one), digests(own, other)) == [APP_FILE] == ["the app file"]
+    assert differing(digests(own, one), digests(own)) == [APP_FILE]
+    assert federation_digest(own, one) != federation_digest(own, other)
+    assert federation_digest(own, one) != federation_digest(own)
+    assert digests(own, one) == digests(own, one)
+    assert decode(encode(digests(own, one))) == digests(own, one)
+    refusal = Refusal("configuration", "they differ", encode(digests(own, other)))
+    assert keys(digests(own, one), refusal) == [APP_FILE]
 
 
 @settings(max_examples=25)

@@ -166,8 +166,8 @@ def test_storage_without_room_or_not_a_folder_fails_with_74(
 def test_a_port_in_use_cannot_be_listened_on() -> None:
     with listening() as port:
         taken = checks.bindable("listen", ("127.0.0.1", port))
-    assert (taken.state, taken.code) == ("fail", Exit.UNAVAILABLE)
-    assert "another program" in taken.mend
+    assert (taken.state, taken.code) == ("warn", Exit.DONE)
+    assert "if it is this party" in taken.mend
     assert checks.bindable("listen", ("127.0.0.1", port)).state == "ok"
     assert checks.bindable("listen", ("192.0.2.1", port)).state == "fail"
 
@@ -260,7 +260,7 @@ def test_the_server_listens_and_does_not_train(
     with listening() as port:
         path = federation(here, identities, f"127.0.0.1:{port}")
         code, found = run(capsys, path, identities["hub"].path)
-    assert (code, found["listen"]["state"]) == (Exit.UNAVAILABLE, "fail")
+    assert (code, found["listen"]["state"]) == (Exit.DONE, "warn")
     assert "does not train" in found["training"]["text"]
     assert "peers" not in found
 

@@ -88,12 +88,26 @@ def test_what_cannot_be_read_is_refused(flags: dict[str, object]) -> None:
         {"lie": ["server:alie"]},
         {"lie": ["worker-0:nothing-known"]},
         {"lie": ["worker-0:none"]},
+        {"kill": ["worker-1@3", "server@200"]},
     ],
 )
 def test_what_cannot_happen_is_refused(flags: dict[str, list[str]]) -> None:
     with pytest.raises(UserError) as refusal:
         read(**flags).check(config())
     assert refusal.value.code == 64
+
+
+def test_a_kill_in_the_last_round_is_still_one() -> None:
+    read(kill=["server@199"]).check(config())
+    with pytest.raises(UserError, match="--kill server@200: the run has only 200 rounds"):
+        read(kill=["server@200"]).check(config())
+
+
+def test_the_summary_tells_the_lies_of_the_file_and_of_the_flags() -> None:
+    assert read().told(config()) == {}
+    assert read().told(config("alie")) == {"worker-4": "alie"}
+    lies = read(lie=["worker-3:ipm", "worker-4:zero"])
+    assert lies.told(config("alie")) == {"worker-3": "ipm", "worker-4": "zero"}
 
 
 def test_the_files_attackers_lie_and_one_may_lie_otherwise() -> None:

@@ -1,5 +1,6 @@
 """What the roles of a real party refuse, remember and tell, without any network."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from ostraka.app.build import build
 from ostraka.app.config import Config, check
 from ostraka.app.errors import UserError
 from ostraka.app.folder import Folder
+from ostraka.app.join import _check_start
 from ostraka.app.keeping import turn_of
 from ostraka.app.roles import WorkerRole
 from ostraka.app.serving import ServerRole
@@ -150,6 +152,52 @@ def test_without_a_checkpoint_the_run_event_is_told_again(tmp_path: Path) -> Non
     again.close()
     told = [record["event"] for record in again.folder.records()]
     assert told[:2] == ["run", "resumed"]
+
+
+def diary(role: ServerRole | WorkerRole) -> list[str]:
+    """What a reader of the file sees now, while the party runs."""
+    return [json.loads(line)["event"] for line in role.folder.diary.read_text().splitlines()]
+
+
+def test_who_was_refused_outlasts_a_return_to_a_checkpoint(tmp_path: Path) -> None:
+    role = server(tmp_path)
+    serve(role, 0, 1)
+    role.trace("refused", peer="10.0.0.9", why="no certificate", count=1)
+    role.trace("replaced", peer="worker-1", why="another process", count=1)
+    role.trace("missing", round=1, party="worker-2")
+    assert diary(role) == ["refused", "replaced"], "a kill now loses nothing"
+    role.log.sync()
+    assert "missing" in [r["event"] for r in role.folder.records()]
+    again = server(tmp_path)
+    again.trace("connected", peer="worker-1")
+    told = [r["event"] for r in again.folder.records()]
+    assert not {"missing", "refused", "replaced", "connected"} & set(told)
+    assert diary(again) == ["refused", "replaced", "connected"]
+    role.close()
+    again.close()
+
+
+def test_a_run_that_never_began_leaves_its_diary_and_room_for_another(tmp_path: Path) -> None:
+    role = server(tmp_path)
+    role.trace("refused-by", peer="worker-0", reason="configuration", why="?", count=1)
+    role.close()
+    role.folder.clear()
+    another = server(tmp_path, config(rounds=3))
+    assert diary(another) == ["refused-by"]
+    another.close()
+
+
+def test_a_party_that_has_not_begun_may_mend_its_app_file(tmp_path: Path) -> None:
+    own = folder(tmp_path, config())
+    _check_start(own, {"app": "1", "initial_model": "m"})
+    _check_start(own, {"app": "2", "initial_model": "m"})
+    role = server(tmp_path)
+    serve(role, 0, 1)
+    role.close()
+    _check_start(own, {"app": "2", "initial_model": "m"})
+    with pytest.raises(UserError, match="the app has changed since") as refusal:
+        _check_start(own, {"app": "1", "initial_model": "m"})
+    assert refusal.value.code == 78
 
 
 # --- the worker ---------------------------------------------------------------------------------

@@ -233,7 +233,7 @@ class Crowd:
         address = next(p.address for p in config.party if p.name == SERVER)
         assert address is not None
         self.reach = to_address(parse_address(address))
-        self.context = agree.federation_digest(config)
+        self.context = agree.federation_digest(config, "builtin")
         self.pin = {SERVER: keys[SERVER]}
         self.dismissed: set[str] = set()
         self.all = {name: self._worker(light, name) for name in light.workers}

@@ -1,0 +1,99 @@
+"""The lines that people see of events."""
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from ostraka.app.progress import Progressing, Together, party_text
+
+
+def shown(*records: dict[str, Any]) -> list[str]:
+    """What a pipe gets of these events."""
+    out = io.StringIO()
+    with Progressing(Console(file=out, width=200)) as progress:
+        for record in records:
+            progress(record)
+    return out.getvalue().splitlines()
+
+
+def done(round: int, **more: Any) -> dict[str, Any]:
+    common = {"rounds": 10, "bytes_sent": {"server": 1000}, "epsilon": None}
+    return {"event": "round", "round": round, **common, **more}
+
+
+def missing(party: str, round: int) -> dict[str, Any]:
+    return {"event": "missing", "round": round, "party": party}
+
+
+def excluded(party: str, detail: str = "") -> dict[str, Any]:
+    return {
+        "event": "excluded", "round": 3, "party": party, "reason": "norm", "detail": detail
+    }  # fmt: skip
+
+
+def test_who_was_missing_is_counted_apart_from_who_was_excluded() -> None:
+    lines = shown(
+        missing("a", 3), missing("a", 4), missing("b", 4), excluded("c", "too long"), done(10)
+    )
+    assert lines == [
+        "round 3: a missing",
+        "round 4: b missing",
+        "round 3: c excluded: norm (too long)",
+        "round 10/10  1.0 kB  excluded 1  missing 2",
+    ]
+    assert shown(missing("a", 3), done(10))[-1] == "round 10/10  1.0 kB  missing 1"
+    assert shown(excluded("a"), done(10))[-1] == "round 10/10  1.0 kB  excluded 1"
+
+
+def test_without_test_data_a_server_shows_rounds_and_no_accuracy() -> None:
+    assert shown(done(9), done(10)) == ["round 9/10  1.0 kB", "round 10/10  1.0 kB"]
+    assert shown(done(10, accuracy=0.5)) == ["round 10/10  accuracy 50.0 %  1.0 kB"]
+
+
+@pytest.mark.parametrize(
+    ("record", "line"),
+    [
+        (
+            {"event": "stalled", "at": "epoch.1/round.3", "missing": ["a", "b"], "left_s": 24.6},
+            "epoch.1/round.3 waits for a, b, at most 25 s more",
+        ),
+        (
+            {"event": "stalled", "at": "epoch.1", "missing": ["server"], "left_s": None},
+            "epoch.1 waits for server",
+        ),
+        ({"event": "bridged", "peer": "a", "other": "b"}, "a and b meet here"),
+        ({"event": "unbridged", "peer": "a", "other": "b"}, "a and b have parted"),
+        (
+            {"event": "replaced", "peer": "a", "why": "another process", "count": 1},
+            "a: another process; if that is not a restart, its key was copied",
+        ),
+    ],
+)
+def test_what_happens_between_parties_is_said(record: dict[str, Any], line: str) -> None:
+    assert shown(record) == [line]
+
+
+def test_a_workers_accuracy_is_said_to_be_its_own() -> None:
+    trained = {"event": "trained", "round": 9, "rounds": 10, "train_s": 0.5, "epsilon": None}
+    assert shown(trained) == ["round 10/10  update sent after 0.50 s"]
+    assert shown({**trained, "accuracy": 0.25})[0].endswith(
+        "accuracy 25.0 % on examples held out here"
+    )
+    summary = {
+        "role": "worker", "party": "a", "trust": "trusted", "answered": 9, "rounds": 10,
+        "epsilon": None, "model_digest": "sha256:1",
+    }  # fmt: skip
+    assert "accuracy" not in party_text(summary)
+    assert "25.0 % on examples held out here" in party_text({**summary, "accuracy": 0.25})
+
+
+def test_a_rehearsal_says_who_was_replaced() -> None:
+    out = io.StringIO()
+    with Together(Console(file=out, width=200)) as together:
+        together("server", {"event": "replaced", "peer": "a", "why": "another", "count": 1})
+        together("a", {"event": "stalled", "at": "x", "missing": ["server"], "left_s": None})
+    assert out.getvalue().splitlines() == [
+        "a: another; if that is not a restart, its key was copied"
+    ]
