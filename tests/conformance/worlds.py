@@ -16,8 +16,9 @@ from ostraka.drivers.identity import Identity, create
 from ostraka.drivers.link import Bounds
 from ostraka.drivers.node import Ended, Node, Patience
 from ostraka.drivers.proxy import Faults, ProxyThread
+from ostraka.drivers.security import Plain, Security
 from ostraka.drivers.sim import Simulation
-from ostraka.drivers.tcp import Peer, Plain, Security, Times, Transport, to_address
+from ostraka.drivers.tcp import Peer, Times, Transport, to_address
 from ostraka.drivers.tls import PinnedTls
 from ostraka.mailbox import Limits
 from ostraka.net import Program

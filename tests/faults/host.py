@@ -14,7 +14,8 @@ from typing import Any, Self, TypeVar
 from ostraka.drivers.connection import HELLO, Hello, Refusal
 from ostraka.drivers.frames import FrameReader, Packet, Type, pack
 from ostraka.drivers.link import session_id
-from ostraka.drivers.tcp import Handlers, Peer, Plain, Security, Times, Transport
+from ostraka.drivers.security import Plain, Security
+from ostraka.drivers.tcp import Handlers, Peer, Times, Transport
 from ostraka.net import Label, Malformed
 from ostraka.party import Frame
 

@@ -78,7 +78,7 @@ def expired() -> bytes:
     return key_pem(secret(PARTY)) + made.public_bytes(PEM)
 
 
-NO_ISSUER, UNKNOWN = "unable to get local issuer certificate", "UNKNOWN_CA"
+NO_ISSUER, UNKNOWN = "it is of a key that the federation file does not name", "UNKNOWN_CA"
 CASES = {
     "no-certificate": Case(None, "it showed no certificate", "CERTIFICATE_REQUIRED", own=False),
     "unpinned": Case(
@@ -86,7 +86,7 @@ CASES = {
         NO_ISSUER,
         UNKNOWN,
     ),
-    "self-signed": Case(lambda: by(STRANGER, "b", "b", STRANGER), "self-signed", UNKNOWN),
+    "self-signed": Case(lambda: by(STRANGER, "b", "b", STRANGER), NO_ISSUER, UNKNOWN),
     "of-some-authority": Case(
         lambda: by(PARTY, "b", "Some Authority", STRANGER), NO_ISSUER, UNKNOWN
     ),
@@ -104,8 +104,8 @@ CASES = {
         "its key is not in the federation file",
         "not in the federation file",
     ),
-    "rsa": Case(lambda: with_key(rsa_key(), by_party=False), "self-signed", UNKNOWN),
-    "ec": Case(lambda: with_key(ec_key(), by_party=False), "self-signed", UNKNOWN),
+    "rsa": Case(lambda: with_key(rsa_key(), by_party=False), NO_ISSUER, UNKNOWN),
+    "ec": Case(lambda: with_key(ec_key(), by_party=False), NO_ISSUER, UNKNOWN),
     "rsa-of-a-party": Case(
         lambda: with_key(rsa_key(), by_party=True), "no Ed25519 key", "no Ed25519 key"
     ),
@@ -216,7 +216,9 @@ def test_a_party_that_is_refused_learns_that_its_identity_is(
     it = CASES[case]
     assert it.shows is not None
     path = kept(it.shows(), tmp_path / "shown.pem")
-    security = PinnedTls(Identity("b", b"", path, datetime.now(UTC)), {"a": town.own.public})
+    security = PinnedTls(
+        Identity("b", public(PARTY), path, datetime.now(UTC)), {"a": town.own.public}
+    )
     with Host("b", at(town.a.port), security=security, loop=loop, listen=None) as b:
         b.wait(lambda: b.refusals)
         peer, refusal = b.refusals[0]
@@ -281,7 +283,7 @@ def test_a_false_server_is_refused_and_told(tmp_path: Path, loop: str, case: str
     assert it.shows is not None
     path = kept(it.shows(), tmp_path / "b.pem")
     a = create("a", tmp_path / "a.pem")
-    false = PinnedTls(Identity("b", b"", path, datetime.now(UTC)), {"a": a.public})
+    false = PinnedTls(Identity("b", public(PARTY), path, datetime.now(UTC)), {"a": a.public})
     with Host("b", {"a": Peer("a", EXPECTS)}, security=false, loop=loop) as b:
         to_b = {"b": Peer("b", EXPECTS, to_address(("127.0.0.1", b.port)))}
         dialler = PinnedTls(a, {"b": public(PARTY)})
@@ -356,7 +358,8 @@ def test_clients_that_break_off_their_handshakes_break_nothing(town: Town, loop:
     town.a.wait(lambda: town.a.told("refused-by"))
     town.a.wait(lambda: sum(e["count"] for e in town.a.told("refused")) >= 5)
     assert town.a.refusals == [], "an alert of a stranger is not a refusal of a peer"
-    assert town.a.why("refused-by") == ["our key is not in its federation file"]
+    (why,) = town.a.why("refused-by")
+    assert f"our key (fingerprint {town.own.fingerprint}) is not in its federation file" in why
     assert town.a.told("refused-by")[0]["peer"].startswith("127.0.0.1:")
     town.still_served()
     deadline = time.monotonic() + 5

@@ -55,7 +55,7 @@ class Bench:
         self.events: list[dict[str, Any]] = []
         self.own = {name: identity(folder, name) for name in ("a", "b", "r", "x")}
         self.relay = Relay(
-            frozenset({"a", "b"}),
+            frozenset({frozenset("ab")}),
             PinnedTls(self.own["r"], self.pins("a", "b")),
             context=CONTEXT,
             details=b"",

@@ -18,7 +18,8 @@ import pytest
 from ostraka.drivers.door import CROWDED, Door, _stranger_cap
 from ostraka.drivers.frames import Type, pack
 from ostraka.drivers.identity import Identity, create
-from ostraka.drivers.tcp import Peer, Plain, Security, Times, to_address
+from ostraka.drivers.security import Plain, Security
+from ostraka.drivers.tcp import Peer, Times, to_address
 from ostraka.drivers.teller import NAMES_TOLD, REASONS_TOLD, Teller
 from ostraka.drivers.tls import PinnedTls
 from tests.faults.host import EXPECTS, LOOPS, QUICK, Host, Raw, descriptors

@@ -104,6 +104,10 @@ def assemble_own(
     return TinyAssembly({name: TinyTrainer(config.workers.index(name), private)}, private)
 
 
+def initial_model(config: Any, base: Any) -> np.ndarray:
+    return np.zeros(DIMENSION, np.float32)
+
+
 def stand_in() -> ModuleType:
     """A module to be found under the name of the real one."""
     module = ModuleType("ostraka.app.assemble")
@@ -111,6 +115,7 @@ def stand_in() -> ModuleType:
         "Assembly": TinyAssembly,
         "assemble": assemble_own,
         "assemble_own": assemble_own,
+        "initial_model": initial_model,
     }.items():
         setattr(module, name, value)
     return module

@@ -161,14 +161,16 @@ def assemble_own(
     data_dir: Path | None,
     name: str,
     secret: Prg | None,
+    allowed: str | None = None,
 ) -> Assembly:
     """What one real party computes with; a worker has one trainer, a server none.
 
-    ``secret`` is what its privacy noise is drawn from. Raises UserError like ``assemble``.
+    ``secret`` is what its privacy noise is drawn from; ``allowed`` is the digest of the app file
+    that may run ("sha256:..." or "builtin"). Raises UserError like ``assemble``.
     """
     one_thread()
     with _told(config):
-        app, test = _app(config, base, data_dir)
+        app, test = _app(config, base, data_dir, allowed)
         seed = config.federation.seed
         model = initial.build(app, seed)
         trainers = {}
@@ -261,13 +263,17 @@ def _app_digest(config: Config, base: Path) -> str:
     return hashlib.sha256(app_file(config.training.app, base).read_bytes()).hexdigest()
 
 
-def _app(config: Config, base: Path, data_dir: Path | None) -> tuple[App, Examples | None]:
+def _app(
+    config: Config, base: Path, data_dir: Path | None, allowed: str | None = None
+) -> tuple[App, Examples | None]:
     """The app and its public test set, where it has one."""
     if config.training.app == BUILTIN:
         dataset = _dataset(config.data.name, data_dir)
         app = builtin(config.training.model, dataset, _parts(config, dataset))
     else:
-        app = load_app(config.training.app, base)
+        app = load_app(
+            config.training.app, base, None if allowed is None else allowed.removeprefix("sha256:")
+        )
     test = None if app.test_data is None else as_examples(app.test_data(data_dir))
     return app, test
 

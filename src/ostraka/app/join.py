@@ -16,7 +16,7 @@ from ostraka.app.errors import Exit, UserError
 from ostraka.app.folder import Folder
 from ostraka.app.linking import RELAY, transport
 from ostraka.app.membership import Membership, membership
-from ostraka.app.site import LATER, app_digest, enforce
+from ostraka.app.site import LATER, enforce
 from ostraka.app.sockets import listening
 from ostraka.drivers.connection import Refusal
 from ostraka.drivers.journal import DamagedJournalError
@@ -30,7 +30,7 @@ def permitted(member: Membership) -> Recipe:
 
     Raises UserError (64) with every clashing line.
     """
-    config, base = member.config, member.federation.resolve().parent
+    config = member.config
     later: Literal["later"] | None = None if config.privacy is None else LATER
     enforce(
         member.site,
@@ -38,7 +38,7 @@ def permitted(member: Membership) -> Recipe:
         member.federation,
         epsilon=later,
         # A relay computes nothing: it needs no app file, and none to be allowed.
-        app_digest=BUILTIN if member.entry.role == RELAY else app_digest(config, base),
+        app_digest=BUILTIN if member.entry.role == RELAY else member.app,
     )
     return build(config)
 
@@ -133,10 +133,8 @@ def _role(member: Membership, recipe: Recipe, folder: Folder, lie: str | None) -
         from ostraka.app.liar import LiarRole
 
         return LiarRole(config, recipe, folder, member.me, lie, base, place.data_dir)
-    own = assemble_own(config, recipe, base, place.data_dir, member.me, secret)
-    _check_start(folder, own.about)
-    if own.about["app"] not in (BUILTIN, app_digest(config, base).removeprefix("sha256:")):
-        raise UserError(f"the app file {config.training.app} changed while it was read")
+    own = assemble_own(config, recipe, base, place.data_dir, member.me, secret, member.app)
+    _check_start(folder, {**own.about, "app": member.app})
     if member.entry.role == "server":
         return ServerRole(config, recipe, own, folder)
     if config.privacy is not None:
@@ -146,7 +144,7 @@ def _role(member: Membership, recipe: Recipe, folder: Folder, lie: str | None) -
             config,
             member.federation,
             epsilon=None if spent is None else spent["local"],
-            app_digest=app_digest(config, base),
+            app_digest=member.app,
         )
     return WorkerRole(config, recipe, own, folder, member.me, secret=secret is not None)
 

@@ -17,7 +17,8 @@ from ostraka.app.simulate import EVENTS_LOST, limits, plan_of
 from ostraka.drivers.checkpoint import naming
 from ostraka.drivers.journal import Journal
 from ostraka.drivers.trace import JsonLines, Record, Stream
-from ostraka.protocols.central_round import Turn
+from ostraka.net import Label, indices, names
+from ostraka.protocols.central_round import PATH, Turn
 
 if TYPE_CHECKING:
     from ostraka.app.assemble import Assembly
@@ -39,6 +40,7 @@ class Traffic(Protocol):
 
     bytes_sent: int
     bytes_received: int
+    heard: dict[str, Label]
 
 
 class EventLog(JsonLines):
@@ -133,6 +135,14 @@ class Keeping:
         self.journal.close()
         self.log.sync()
         self.diary.sync()
+
+
+def turn_at(label: Label | None) -> Turn:
+    """The turn that a label is; before all others for anything else."""
+    if label is None or names(label) != PATH:
+        return NEVER
+    epoch, round = indices(label)
+    return (epoch, round)
 
 
 def turn_of(text: str) -> Turn:

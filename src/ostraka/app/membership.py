@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from ostraka.app.config import Config, PartyEntry, load
@@ -31,9 +32,9 @@ class Membership:
         """This party's name."""
         return self.entry.name
 
-    @property
+    @cached_property
     def app(self) -> str:
-        """The digest of the app file, or "builtin"; all who train must hold the same."""
+        """The digest of the app file as first read, or "builtin"; all who train hold the same."""
         return app_digest(self.config, self.federation.resolve().parent)
 
     @property

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ostraka.app import agree
+from ostraka.app.config import Config
 from ostraka.app.errors import UserError
 from ostraka.app.sockets import listening
 from ostraka.crypto.sign import parse_identity
@@ -27,10 +28,26 @@ def relay(member: Any, readers: tuple[Reader, ...], stopping: Callable[[], bool]
     keys = {p.name: parse_identity(p.identity or "") for p in config.party}
     pins = {name: public for name, public in keys.items() if name != member.me}
     member.state.mkdir(parents=True, exist_ok=True)
-    trace = Stream(JsonLines(member.state / "events.jsonl"), *readers)
+    with JsonLines(member.state / "events.jsonl", prompt=True) as log:
+        return _relay(member, listen, pins, Stream(log, *readers), stopping)
+
+
+def _meetings(config: Config) -> frozenset[frozenset[str]]:
+    """Who has business with whom in the trust model `trusted`: every worker with the server."""
+    return frozenset(frozenset((config.server, name)) for name in config.workers)
+
+
+def _relay(
+    member: Any,
+    listen: tuple[str, int],
+    pins: dict[str, bytes],
+    trace: Stream,
+    stopping: Callable[[], bool],
+) -> Record:
+    config = member.config
     failures: list[BaseException] = []
     work = Relay(
-        frozenset(pins),
+        _meetings(config),
         PinnedTls(member.identity, pins, member.passphrase),
         context=agree.federation_digest(config),
         details=agree.encode(agree.digests(config)),

@@ -16,7 +16,7 @@ from ostraka.app.build import Recipe
 from ostraka.app.config import Config
 from ostraka.app.errors import Exit, UserError
 from ostraka.app.folder import Folder
-from ostraka.app.keeping import Keeping, Traffic, turn_of
+from ostraka.app.keeping import Keeping, Traffic, turn_at, turn_of
 from ostraka.app.summary import Tally
 from ostraka.drivers.checkpoint import Checkpoint
 from ostraka.drivers.trace import Record
@@ -81,12 +81,13 @@ class ServerRole(Keeping):
         return {form.kind: form.max_bytes}
 
     def held(self, peer: str) -> str:
-        """The last round of which an update of this worker is in the stored model.
+        """The last round for which an update of this worker came: in the stored model, or since.
 
         A worker that draws secret noise learns from it that its own state is an old copy.
         """
-        round = self.answered.get(peer)
-        return "" if round is None else f"epoch.{self.epoch}/round.{round}"
+        heard = None if self.traffic is None else self.traffic.heard.get(peer)
+        round = max(self.answered.get(peer, -1), turn_at(heard)[1])
+        return "" if round < 0 else f"epoch.{self.epoch}/round.{round}"
 
     def ready(self, reports: Mapping[str, str]) -> None:
         """Refuse an old copy of the state: workers remember later rounds than it knows.

@@ -13,10 +13,15 @@ from collections import deque
 from collections.abc import Callable
 
 from ostraka.drivers.frames import FrameReader, Packet, Violation
+from ostraka.drivers.pace import Pace
 from ostraka.net import Body
 
 BURST_BYTES = 1 << 20
 """At most so much is read or written before others have their turn."""
+TURN_PACKETS = 32
+"""And at most so many frames are read: a small one costs as much work as a megabyte's bytes."""
+PACKETS_A_SECOND, PACKETS_AT_ONCE = 500, 1000
+"""A peer that sends more frames is read no faster. A protocol needs a few a round."""
 LATER = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 Source = Callable[[], list[Body] | None]
@@ -51,6 +56,9 @@ class Channel:
         self._idle: asyncio.Future[None] | None = None
         self._reading = True
         self._deaf = False
+        self._pace = Pace(PACKETS_A_SECOND, PACKETS_AT_ONCE)
+        self._resting: asyncio.TimerHandle | None = None
+        self._packets = 0
         self._again: asyncio.Handle | None = None
         self.heard_at = self._loop.time()
         self.closed = False
@@ -65,15 +73,17 @@ class Channel:
         """Read no more for now: whoever sends too much fills the network, not our memory."""
         if self._reading and not self.closed:
             self._reading = False
-            self._loop.remove_reader(self._fd)
+            if self._resting is None:
+                self._loop.remove_reader(self._fd)
 
     def resume(self) -> None:
         """Read again."""
         if not self._reading and not self._deaf and not self.closed:
             self._reading = True
             self.heard_at = self._loop.time()
-            self._loop.add_reader(self._fd, self._readable)
-            self._later()
+            if self._resting is None:
+                self._loop.add_reader(self._fd, self._readable)
+                self._later()
 
     @property
     def paused(self) -> bool:
@@ -116,8 +126,9 @@ class Channel:
     def _leave_loop(self) -> None:
         self._loop.remove_reader(self._fd)
         self._loop.remove_writer(self._fd)
-        if self._again is not None:
-            self._again.cancel()
+        for handle in (self._again, self._resting):
+            if handle is not None:
+                handle.cancel()
         self._settle()
 
     # --- in ---------------------------------------------------------------------------------
@@ -132,12 +143,12 @@ class Channel:
         self._readable()
 
     def _readable(self) -> None:
-        taken = 0
-        while taken < BURST_BYTES and self._reading and not self.closed:
+        taken = self._packets = 0
+        while taken < BURST_BYTES and self._packets < TURN_PACKETS and self._wants():
             try:
                 count = self._sock.recv_into(self._reader.room())
             except LATER:
-                return
+                break
             except OSError as error:  # ssl.SSLError is one
                 self._end(error)
                 return
@@ -147,7 +158,24 @@ class Channel:
             taken += count
             self.heard_at = self._loop.time()
             self._advance(count)
-        if self._reading and not self.closed and _decrypted(self._sock):
+        self._rest()
+        if self._wants() and _decrypted(self._sock):
+            self._later()
+
+    def _wants(self) -> bool:
+        return self._reading and self._resting is None and not self.closed
+
+    def _rest(self) -> None:
+        """Read nothing for a while when too many frames came."""
+        rest_s = self._pace.rest_s(self._packets, self._loop.time())
+        if rest_s > 0.0 and self._wants():
+            self._loop.remove_reader(self._fd)
+            self._resting = self._loop.call_later(rest_s, self._rested)
+
+    def _rested(self) -> None:
+        self._resting = None
+        if self._wants():
+            self._loop.add_reader(self._fd, self._readable)
             self._later()
 
     def _advance(self, count: int) -> None:
@@ -155,6 +183,7 @@ class Channel:
         try:
             packet = self._reader.advance(count)
             if packet is not None:
+                self._packets += 1
                 self._on_packet(packet)
             if self._reader.broken:
                 raise Violation("a frame that is too long ends the connection")

@@ -69,8 +69,9 @@ class Refusal:
         code = parts[0].decode("ascii", "replace")
         if len(parts) != 3 or code not in CODES:
             return cls("version", "it refused in words that this version does not know")
-        shown = "".join(c if c.isprintable() else "?" for c in parts[1].decode("utf-8", "replace"))
-        return cls(code, shown[:500], parts[2])
+        words = parts[1][:1000].decode("utf-8", "replace")
+        shown = "".join(c if c.isprintable() else "?" for c in words)
+        return cls(code, shown[:200], parts[2])
 
 
 class Hub(Protocol):
@@ -315,7 +316,7 @@ class Connection:
     def _refused(self, refusal: Refusal) -> None:
         self.declined = refusal
         self.channel.close()
-        self._over(self.why if self.stage == "refused" else f"refused: {refusal.text}", None)
+        self._over(self.why if self.stage == "refused" else "the other side refused", None)
         if self.peer is not None:
             self._hub.refused_by(self.peer, refusal)
 

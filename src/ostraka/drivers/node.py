@@ -25,8 +25,6 @@ from ostraka.net import Label, Program, Trace
 from ostraka.party import Failure, Frame, Party
 
 T = TypeVar("T")
-FRAME_COST_BYTES = 256
-"""What a frame costs beside its body, so that a flood of empty ones is bounded too."""
 TICK_S = 0.2
 TELL_S = 10.0
 STALL_S, STALL_AGAIN_S = 5.0, 60.0
@@ -108,24 +106,30 @@ class Talker:
 class Inbox:
     """Frames on their way from the talking thread to the computing one, bounded per peer."""
 
-    def __init__(self, most_bytes: int) -> None:
-        self._most = most_bytes
+    def __init__(self, most_frames: int, most_bytes: int) -> None:
+        self._most_frames, self._most_bytes = most_frames, most_bytes
         self._queue: queue.SimpleQueue[tuple[str, Frame] | BaseException | None] = (
             queue.SimpleQueue()
         )
         self._lock = threading.Lock()
-        self._waiting: Counter[str] = Counter()
+        self._frames: Counter[str] = Counter()
+        self._bytes: Counter[str] = Counter()
         self._paused: set[str] = set()
 
     def put(self, peer: str, frame: Frame) -> bool:
         """Add a frame; True when the peer should be read no more for now."""
         with self._lock:
-            self._waiting[peer] += frame.size + FRAME_COST_BYTES
-            full = self._waiting[peer] > self._most
+            self._frames[peer] += 1
+            self._bytes[peer] += frame.size
+            full = self._share(peer) > 1.0
             if full:
                 self._paused.add(peer)
         self._queue.put((peer, frame))
         return full
+
+    def _share(self, peer: str) -> float:
+        """How much of its room a peer takes up."""
+        return max(self._frames[peer] / self._most_frames, self._bytes[peer] / self._most_bytes)
 
     def wake(self, error: BaseException | None = None) -> None:
         """Something else has happened; an error is raised where the inbox is read."""
@@ -144,8 +148,9 @@ class Inbox:
     def taken(self, peer: str, frame: Frame) -> bool:
         """A frame was delivered; True when the peer should be read again."""
         with self._lock:
-            self._waiting[peer] -= frame.size + FRAME_COST_BYTES
-            resume = peer in self._paused and self._waiting[peer] <= self._most // 2
+            self._frames[peer] -= 1
+            self._bytes[peer] -= frame.size
+            resume = peer in self._paused and self._share(peer) <= 0.5
             if resume:
                 self._paused.discard(peer)
         return resume
@@ -168,10 +173,11 @@ class Node:
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         self.bytes_sent = self.bytes_received = 0
+        self.heard: dict[str, Label] = {}  # the label of every peer's last frame
         self._patience, self._trace, self._stopping = patience, trace, stopping
         self._ready = ready
         self._party = Party(me, program, trace=trace, limits=limits)
-        self._inbox = Inbox(limits.unread_bytes + limits.frame_bytes)
+        self._inbox = Inbox(limits.unread_frames, limits.unread_bytes + limits.frame_bytes)
         self._reports: dict[str, str] = {}
         self._refusals: dict[str, Refusal] = {}
         self._left: set[str] = set()
@@ -184,7 +190,7 @@ class Node:
             Handlers(
                 frame=self._frame,
                 connected=self._connected,
-                disconnected=lambda peer: self._inbox.wake(),
+                disconnected=self._disconnected,
                 refused=self._refused,
                 held=held,
                 trace=self._told,
@@ -222,8 +228,6 @@ class Node:
             self._transport.pause(peer)
 
     def _told(self, event: str, **fields: Any) -> None:
-        if event == "disconnected" and fields["why"] == FAREWELL:
-            self._left.add(fields["peer"])
         try:
             self._trace(event, **fields)
         except OSError as error:  # our storage, not this connection: it ends the party
@@ -233,6 +237,11 @@ class Node:
         self._reports[peer] = held
         self._left.discard(peer)
         self._refusals.pop(peer, None)
+        self._inbox.wake()
+
+    def _disconnected(self, peer: str, why: str) -> None:
+        if why == FAREWELL:
+            self._left.add(peer)
         self._inbox.wake()
 
     def _refused(self, peer: str, refusal: Refusal) -> None:
@@ -326,6 +335,7 @@ class Node:
         if self._inbox.taken(peer, frame):
             self._talker.call(self._transport.resume, peer)
         self.bytes_received += frame.size
+        self.heard[peer] = frame.label
         self._party.deliver(peer, frame, time.monotonic())
         self._send()
 
@@ -361,7 +371,9 @@ class Node:
         while self._awaited() and time.monotonic() < until:
             if self._stopping():
                 return False
-            self._inbox.get(TICK_S / 4)
+            item = self._inbox.get(TICK_S / 4)
+            if item is not None and self._inbox.taken(*item):  # nobody reads it any more
+                self._talker.call(self._transport.resume, item[0])
         return True
 
     def _awaited(self) -> bool:

@@ -21,13 +21,17 @@ from ostraka.drivers.channel import part, ready
 from ostraka.drivers.connection import MAX_REFUSAL_BYTES, Refusal
 from ostraka.drivers.door import CROWDED, Door
 from ostraka.drivers.frames import FrameReader, Packet, Type, Violation, pack
-from ostraka.drivers.tcp import Address, Refused, Security
+from ostraka.drivers.pace import Pace
+from ostraka.drivers.security import Refused, Security
+from ostraka.drivers.tcp import Address
+from ostraka.drivers.teller import Teller
 from ostraka.net import Malformed, Trace
 from ostraka.wire import Exactly, Message, Text
 
 CHUNK_BYTES = 1 << 16
 GREETING_S = 5.0
 BRIEFLY_S = 0.01
+BRIDGES_A_SECOND, BRIDGES_AT_ONCE = 2.0, 60.0
 LATER = (BlockingIOError, ssl.SSLWantReadError)
 
 
@@ -55,11 +59,14 @@ class _Waiting:
 
 
 class Relay:
-    """The relay's whole work. ``parties``: who may use it; ``copied``: tests listen in there."""
+    """The relay's whole work. ``pairs``: who may meet whom; ``copied``: tests listen in there.
+
+    A pair has one bridge: a newer one takes the older one's place.
+    """
 
     def __init__(
         self,
-        parties: frozenset[str],
+        pairs: frozenset[frozenset[str]],
         security: Security,
         *,
         context: bytes,
@@ -67,12 +74,14 @@ class Relay:
         trace: Trace,
         copied: Copied = lambda sender, to, chunk: chunk,
     ) -> None:
-        self._parties, self._security = parties, security
+        self._pairs, self._security = pairs, security
         self._context, self._details = context, details
         self._trace, self._copied = trace, copied
         self._waiting: dict[Pair, _Waiting] = {}
-        self._told: dict[str, int] = {}
-        self._door = Door(self._answer, self._turned_away, 2 * len(parties))
+        self._tell = Teller(trace)
+        self._bridges: dict[frozenset[str], tuple[socket.socket, socket.socket]] = {}
+        self._paces = {pair: Pace(BRIDGES_A_SECOND, BRIDGES_AT_ONCE) for pair in pairs}
+        self._door = Door(self._answer, self._turned_away, 2 * len(pairs))
 
     async def start(self, listen: Address) -> int:
         """Listen; gives the port. Raises OSError when that cannot be."""
@@ -112,14 +121,18 @@ class Relay:
         """Why this request is refused, if it is."""
         if request.context != self._context:
             return Refusal("configuration", "the federation files differ", self._details)
-        if request.to == name or not {name, request.to} <= self._parties:
-            return Refusal("policy", f"no bridge from {name} to {request.to!r}")
+        pair = frozenset((name, request.to))
+        if pair not in self._pairs:
+            return Refusal("policy", f"{name} has nobody of that name to meet here")
+        if self._paces[pair].rest_s(1, asyncio.get_running_loop().time()) > 0.0:
+            return Refusal("busy", f"{name} asks for bridges too often")
         return None
 
     async def _join(self, name: str, to: str, sock: socket.socket) -> None:
         """Wait for the other side, then copy what this one sends until either ends."""
         other = self._waiting.pop((to, name), None)
         if other is not None and not other.other.done():
+            self._replace(frozenset((name, to)), (other.sock, sock))
             for end in (other.sock, sock):
                 await _send(end, b"".join(pack(Type.WELCOME)))
             other.other.set_result(sock)
@@ -143,6 +156,12 @@ class Relay:
             await self._copy(name, to, sock, mine.other.result())
             self._trace("unbridged", peer=name, other=to)
 
+    def _replace(self, pair: frozenset[str], ends: tuple[socket.socket, socket.socket]) -> None:
+        """This is the pair's bridge now; an older one ends."""
+        for sock in self._bridges.get(pair, ()):
+            _cut(sock)
+        self._bridges[pair] = ends
+
     async def _copy(self, name: str, to: str, source: socket.socket, target: socket.socket) -> None:
         """Pass on this side's bytes; either side's end ends both."""
         try:
@@ -152,13 +171,10 @@ class Relay:
             pass  # the other side's copy has closed it, or the network did
         finally:
             for sock in (source, target):
-                with contextlib.suppress(OSError):
-                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
+                _cut(sock)
 
     def _turned_away(self, address: str, why: str) -> None:
-        count = self._told[why] = self._told.get(why, 0) + 1
-        if count & (count - 1) == 0:
-            self._trace("refused", peer=address, why=why, count=count)
+        self._tell("refused", address, why)
 
 
 def through(
@@ -190,6 +206,12 @@ def through(
 
 _tunnels: set[asyncio.Task[None]] = set()
 """Keeps running tunnels alive; each ends when either of its sockets does."""
+
+
+def _cut(sock: socket.socket) -> None:
+    """End a connection whose socket another task works on; that task closes it."""
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 async def _tunnel(outer: socket.socket, inner: socket.socket) -> None:

@@ -14,11 +14,13 @@ import random
 import socket
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from ostraka.drivers.connection import Connection, Refusal, reason_of
 from ostraka.drivers.door import CROWDED, Door
 from ostraka.drivers.link import ID_BYTES, Bounds, Link
+from ostraka.drivers.pace import Pace
+from ostraka.drivers.security import Refused, Security
 from ostraka.drivers.teller import Teller
 from ostraka.net import Label, Trace
 from ostraka.party import Frame
@@ -29,40 +31,8 @@ LAST_WORDS_S = 0.2
 FAREWELL_S = 1.0
 
 
+CONNECTIONS_A_SECOND, CONNECTIONS_AT_ONCE = 1.0, 30.0
 DOUBLE = "another process with the same identity has connected since"
-
-
-class Refused(Exception):  # noqa: N818
-    """A handshake that ended badly: what this side saw in the other."""
-
-
-class Security(Protocol):
-    """Turns a connected non-blocking socket into one that knows its peer, or closes it."""
-
-    async def accept(self, sock: socket.socket) -> tuple[socket.socket, str | None]:
-        """The socket to use and the peer's name (None: what HELLO says). Raises Refused."""
-
-    async def dial(self, sock: socket.socket, peer: str) -> socket.socket:
-        """The socket to use, if the other end is this peer. Raises Refused."""
-
-    def explain(self, error: Exception | None) -> str | None:
-        """Why the other side refused our identity, if that is what this error says."""
-
-
-class Plain:
-    """No security at all: names are believed. For tests and measurements, never for a party."""
-
-    async def accept(self, sock: socket.socket) -> tuple[socket.socket, str | None]:
-        """See Security."""
-        return sock, None
-
-    async def dial(self, sock: socket.socket, peer: str) -> socket.socket:
-        """See Security."""
-        return sock
-
-    def explain(self, error: Exception | None) -> str | None:
-        """See Security."""
-        return None
 
 
 @dataclass(frozen=True)
@@ -98,7 +68,7 @@ class Handlers:
 
     frame: Callable[[str, Frame], None]
     connected: Callable[[str, str], None] = lambda peer, held: None
-    disconnected: Callable[[str], None] = lambda peer: None
+    disconnected: Callable[[str, str], None] = lambda peer, why: None
     refused: Callable[[str, Refusal], None] = lambda peer, refusal: None
     held: Callable[[str], str] = lambda peer: ""
     trace: Trace = lambda event, **fields: None
@@ -130,6 +100,7 @@ class Transport:
         self._links = {name: Link(bounds) for name in peers}
         self._open: dict[str, Connection] = {}
         self._paused: set[str] = set()
+        self._paces = {name: Pace(CONNECTIONS_A_SECOND, CONNECTIONS_AT_ONCE) for name in peers}
         self._tasks: set[asyncio.Task[None]] = set()
         self._door = Door(self._answer, self._turned_away, len(peers))
         self._tell = Teller(handlers.trace)
@@ -226,7 +197,7 @@ class Transport:
         if self._open.get(peer) is connection:
             del self._open[peer]
             self._handlers.trace("disconnected", peer=peer, why=connection.why)
-            self._handlers.disconnected(peer)
+            self._handlers.disconnected(peer, connection.why)
 
     def refused_by(self, peer: str, refusal: Refusal) -> None:
         """See Hub."""
@@ -246,6 +217,7 @@ class Transport:
         try:
             async with asyncio.timeout(self._times.handshake_s):
                 sock, peer = await self._security.accept(sock)
+                self._not_too_often(peer)
                 connection = Connection(self, sock, peer)
                 if await connection.greeted:
                     return
@@ -264,6 +236,13 @@ class Transport:
             self._broken("refused", address, error)
         finally:
             _abandon(connection, sock)
+
+    def _not_too_often(self, peer: str | None) -> None:
+        """Raise Refused for a peer whose connections come and go too quickly to be of use."""
+        if peer in self._paces:
+            now = asyncio.get_running_loop().time()
+            if self._paces[peer].rest_s(1, now) > 0.0:
+                raise Refused(f"{peer} connects too often")
 
     def _turned_away(self, who: str, why: str) -> None:
         self._tell("refused", who, why)
@@ -286,7 +265,8 @@ class Transport:
             while (connection := self._open.get(peer.name)) is not None:
                 await asyncio.wait([connection.over])  # it may be one that the peer opened
                 wait_s = self._times.retry_s
-            await asyncio.sleep(wait_s * (0.5 + self._random.random()))
+            rest_s = self._paces[peer.name].rest_s(1, asyncio.get_running_loop().time())
+            await asyncio.sleep(max(rest_s, wait_s * (0.5 + self._random.random())))
             wait_s = min(2 * wait_s, self._times.retry_most_s)
 
     async def _try(self, peer: Peer) -> None:

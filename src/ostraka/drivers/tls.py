@@ -19,7 +19,7 @@ from ostraka.drivers.channel import part, ready
 from ostraka.drivers.connection import Refusal
 from ostraka.drivers.frames import Type, pack
 from ostraka.drivers.identity import Identity, anchor, public_of, subject_of
-from ostraka.drivers.tcp import Refused
+from ostraka.drivers.security import Refused
 
 Passphrase = Callable[[], bytes]
 

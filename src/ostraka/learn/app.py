@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
+import hashlib
 import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -135,8 +136,11 @@ def app_file(spec: str, folder: Path) -> Path:
     return Path(folder) / f"{match[1]}.py"
 
 
-def load_app(spec: str, folder: Path) -> App:
+def load_app(spec: str, folder: Path, sha256: str | None = None) -> App:
     """The App called NAME in the file MODULE.py of ``folder``, for spec "MODULE:NAME".
+
+    ``sha256``: the hex digest of the only content that may run; the bytes that are compared are the
+    bytes that run.
 
     The file runs under a private module name; sys.path is left alone, so it imports installed
     packages only. Raises AppMissing without the file, AppError when it does not compile, lacks an
@@ -147,13 +151,16 @@ def load_app(spec: str, folder: Path) -> App:
         raise AppMissing(f"the app file {path} does not exist (app = {spec!r})")
     name = spec.partition(":")[2]
     private = f"ostraka_app_{path.stem}"
-    loader = importlib.util.spec_from_file_location(private, path)
-    if loader is None or loader.loader is None:
-        raise AppError(f"{path} cannot be loaded as a Python file")
-    module = importlib.util.module_from_spec(loader)
+    content = path.read_bytes()
+    if sha256 not in (None, hashlib.sha256(content).hexdigest()):
+        raise AppError(
+            f"{path} is not the file any more whose digest was allowed; nothing of it ran"
+        )
+    module = ModuleType(private)
+    module.__file__ = str(path)
     sys.modules[private] = module  # dataclasses look their module up there
     try:
-        loader.loader.exec_module(module)
+        exec(compile(content, str(path), "exec"), module.__dict__)
     except (SyntaxError, ImportError) as error:
         raise AppError(f"{path} cannot be imported: {error}") from error
     app = getattr(module, name, None)

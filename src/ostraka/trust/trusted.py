@@ -113,8 +113,9 @@ async def worker(
         after, model = await next_model(net, plan.server, after, d)
         if model.final:
             return np.array(model.vector)
-        turn = (after[0], model.round)
-        if admit(turn, model.vector):
+        if model.round != after[1] or model.round >= plan.rounds:
+            raise Abort(f"{plan.server} sent a model of round {model.round} as round {after[1]}")
+        if admit((after[0], model.round), model.vector):
             send_update(net, plan.server, after, train(model.round, model.vector))
 
 

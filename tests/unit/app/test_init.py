@@ -4,10 +4,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from tests.e2e.command import ostraka
 
 from ostraka.app.errors import UserError
 from ostraka.app.init import _with_key, write_initial_model
-from tests.e2e.command import ostraka
 
 DIGEST = "sha256:" + "a" * 64
 OLD = "sha256:" + "b" * 64
@@ -32,7 +32,10 @@ def file(tmp_path: Path, training: str) -> Path:
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        (f'[training]\nclip = 1.0\ninitial_model = "{OLD}"  # old\n', f"[training]\nclip = 1.0\n{LINE}\n"),
+        (
+            f'[training]\nclip = 1.0\ninitial_model = "{OLD}"  # old\n',
+            f"[training]\nclip = 1.0\n{LINE}\n",
+        ),
         ('[training]\n# initial_model = "..."\nclip = 1.0\n', f"[training]\n{LINE}\nclip = 1.0\n"),
         ("[training]  # mine\nclip = 1.0\n", f"[training]  # mine\n{LINE}\nclip = 1.0\n"),
         (

@@ -12,7 +12,8 @@ from tests.faults.host import CONTEXT, EXPECTS, LOOPS, QUICK, Host, Raw, descrip
 from ostraka.drivers.connection import HELLO, Hello, Refusal
 from ostraka.drivers.frames import HEADER, MAGIC, Type, pack
 from ostraka.drivers.link import Bounds, session_id
-from ostraka.drivers.tcp import Handlers, Peer, Plain, Times, Transport, to_address
+from ostraka.drivers.security import Plain
+from ostraka.drivers.tcp import Handlers, Peer, Times, Transport, to_address
 from ostraka.party import Frame
 
 ANY_PORT = ("127.0.0.1", 0)
@@ -258,6 +259,34 @@ def test_a_newer_connection_of_a_peer_replaces_the_older(host: Host) -> None:
         assert host.told("disconnected") == []
         assert len(host.told("connected")) == 1, "one peer is one peer"
     host.wait(lambda: not host.transport.connected)
+
+
+def test_another_process_with_the_same_identity_is_told_and_the_older_hears_why(
+    host: Host,
+) -> None:
+    with met(host) as old:
+        host.post("b", 1, b"x")
+        assert old.hear(Type.DATA).sequence == 1
+        with met(host) as new:
+            refusal = old.refusal()  # and nothing behind it: what is kept is for the newer one
+            assert (refusal.code, "same identity" in refusal.text) == ("busy", True)
+            assert new.hear(Type.DATA).sequence == 1
+            new.data(1)
+            host.wait(lambda: host.rounds("b") == [1])
+            (event,) = host.told("replaced")
+            assert (event["peer"], event["count"]) == ("b", 1)
+            assert host.told("disconnected") == host.refusals == []
+
+
+def test_a_process_that_connects_anew_is_no_double(host: Host) -> None:
+    with met(host) as old:
+        again = Raw.to_port(host.port)
+        again.incarnation = old.incarnation
+        with again.greet(knows=host.transport.incarnation):
+            assert old.ended()
+            again.data(1)
+            host.wait(lambda: host.rounds("b") == [1])
+            assert host.told("replaced") == []
 
 
 def test_a_refusal_in_the_open_ends_the_connection(host: Host) -> None:

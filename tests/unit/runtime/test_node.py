@@ -18,13 +18,14 @@ from tests.faults.tiny import DIMENSION
 from ostraka.app import agree
 from ostraka.app.config import load, parse_address
 from ostraka.crypto.sign import parse_identity
-from ostraka.drivers import identity
+from ostraka.drivers import identity, node
 from ostraka.drivers.node import Ended, Node, Patience, Talker
-from ostraka.drivers.tcp import Handlers, Peer, Plain, Transport, to_address
+from ostraka.drivers.security import Plain
+from ostraka.drivers.tcp import Handlers, Peer, Transport, to_address
 from ostraka.drivers.tls import PinnedTls
 from ostraka.mailbox import Limits
 from ostraka.net import Net
-from ostraka.party import Frame
+from ostraka.party import Frame, Program
 from ostraka.protocols.central_round import Model, Update
 
 CONTEXT = bytes(32)
@@ -38,17 +39,31 @@ async def speak(net: Net) -> str:
     return "spoken"
 
 
+async def wait_in_vain(net: Net) -> str:
+    """Take one round in which nobody speaks to its deadline, then wait for ever."""
+    epoch, form = net.sub("epoch", 1), Update.form(d=3)
+    await epoch.sub("round", 0).gather(form, ["peer"], timeout_s=0.5)
+    await epoch.sub("round", 1).gather(form, ["peer"])
+    raise AssertionError("nobody ever speaks")
+
+
 class Speaker:
     """A node that listens for "peer", in a thread of its own."""
 
-    def __init__(self, *, trace: Any = lambda event, **fields: None, **patience: Any) -> None:
+    def __init__(
+        self,
+        *,
+        trace: Any = lambda event, **fields: None,
+        program: Program = speak,
+        **patience: Any,
+    ) -> None:
         self.listening = threading.Event()
         self.port = 0
         self.ended: Ended | BaseException | None = None
         self._told = trace
         self.node = Node(
             "node",
-            speak,
+            program,
             lambda handlers: Transport(
                 "node",
                 {"peer": Peer("peer", EXPECTS)},
@@ -175,6 +190,30 @@ def test_storage_that_fails_on_the_talking_thread_ends_the_party() -> None:
     speaker = Speaker(linger_s=30.0, trace=full)
     with Listener(speaker.port, hears=False):
         assert "events.jsonl" in speaker.status(5)
+
+
+@pytest.mark.slow
+def test_a_wait_is_told_after_some_time_and_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node, "STALL_S", 0.2)
+    monkeypatch.setattr(node, "STALL_AGAIN_S", 0.6)
+    told: list[tuple[float, dict[str, Any]]] = []
+    begin = time.monotonic()
+
+    def trace(event: str, **fields: Any) -> None:
+        if event == "stalled":
+            told.append((time.monotonic() - begin, fields))
+
+    speaker = Speaker(trace=trace, program=wait_in_vain, give_up_s=1.0)
+    with Listener(speaker.port, hears=False):
+        while len(told) < 3 and time.monotonic() - begin < 10:
+            time.sleep(0.02)
+    assert speaker.status(10) == "alone", "which ends the wait"
+    (_, first), (early, second), (late, third) = told[:3]
+    assert (first["at"], first["missing"]) == ("epoch.1/round.0", ["peer"])
+    assert 0.0 <= first["left_s"] <= 0.31, "of half a second"
+    assert (second["at"], second["left_s"]) == ("epoch.1/round.1", None)
+    assert third == second
+    assert late - early > 0.55, "the same wait is told seldom"
 
 
 # --- what it costs ------------------------------------------------------------------------------

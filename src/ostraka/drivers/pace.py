@@ -1,0 +1,21 @@
+"""A token bucket: how long somebody who is too quick has to rest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass
+class Pace:
+    """At most ``burst`` at once and ``rate`` a second in the long run."""
+
+    rate: float
+    burst: float
+    _debt: float = 0.0
+    _at: float = 0.0
+
+    def rest_s(self, count: int, now: float) -> float:
+        """Take ``count`` more; gives the seconds to rest before the next ones."""
+        self._debt = max(0.0, self._debt - (now - self._at) * self.rate) + count
+        self._at = now
+        return max(0.0, self._debt - self.burst) / self.rate
