@@ -7,8 +7,11 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from importlib.abc import InspectLoader
+from importlib.machinery import ModuleSpec
+from importlib.util import decode_source, module_from_spec
 from pathlib import Path
-from types import ModuleType
+from types import CodeType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -136,6 +139,21 @@ def app_file(spec: str, folder: Path) -> Path:
     return Path(folder) / f"{match[1]}.py"
 
 
+class _Exactly(InspectLoader):
+    """Runs these very bytes, wherever they were read."""
+
+    def __init__(self, content: bytes, path: Path) -> None:
+        self._content, self._path = content, path
+
+    def get_source(self, fullname: str) -> str:
+        """The text, for tracebacks."""
+        return decode_source(self._content)
+
+    def get_code(self, fullname: str) -> CodeType:
+        """The bytes, compiled. Raises SyntaxError."""
+        return self.source_to_code(self._content, str(self._path))
+
+
 def load_app(spec: str, folder: Path, sha256: str | None = None) -> App:
     """The App called NAME in the file MODULE.py of ``folder``, for spec "MODULE:NAME".
 
@@ -156,11 +174,12 @@ def load_app(spec: str, folder: Path, sha256: str | None = None) -> App:
         raise AppError(
             f"{path} is not the file any more whose digest was allowed; nothing of it ran"
         )
-    module = ModuleType(private)
+    loader = _Exactly(content, path)
+    module = module_from_spec(ModuleSpec(private, loader, origin=str(path)))
     module.__file__ = str(path)
     sys.modules[private] = module  # dataclasses look their module up there
     try:
-        exec(compile(content, str(path), "exec"), module.__dict__)
+        loader.exec_module(module)
     except (SyntaxError, ImportError) as error:
         raise AppError(f"{path} cannot be imported: {error}") from error
     app = getattr(module, name, None)
