@@ -96,7 +96,7 @@ class TinyAssembly:
 
 
 def assemble_own(
-    config: Any, recipe: Any, base: Any, data_dir: Any, name: str, secret: Any
+    config: Any, recipe: Any, base: Any, data_dir: Any, name: str, secret: Any, allowed: Any
 ) -> TinyAssembly:
     private = secret is not None
     if name not in config.workers:

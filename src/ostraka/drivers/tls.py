@@ -53,7 +53,7 @@ class PinnedTls:
         self._names = {public: name for name, public in pins.items()}
         if len(self._names) != len(pins):
             raise ValueError("two parties have the same key")
-        self._fingerprint = identity.fingerprint
+        self._identity = identity
         path, keys = identity.path, self._names
         self._server = _context(ssl.PROTOCOL_TLS_SERVER, path, passphrase, keys)
         self._client = _context(ssl.PROTOCOL_TLS_CLIENT, path, passphrase, keys)
@@ -77,7 +77,7 @@ class PinnedTls:
         if not isinstance(error, ssl.SSLError) or "ALERT" not in (error.reason or ""):
             return None
         said = next((said for word, said in _ALERTS.items() if word in error.reason), None)
-        return None if said is None else said.format(self._fingerprint)
+        return None if said is None else said.format(self._identity.fingerprint)
 
     async def _shake(
         self, sock: socket.socket, context: ssl.SSLContext, *, server: bool
