@@ -5,21 +5,29 @@ Invariant: whatever the relay does with the bytes, what arrives is what was sent
 
 from __future__ import annotations
 
+import socket
+import ssl
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pytest
 
+from ostraka.drivers import relay
+from ostraka.drivers.frames import Type
 from ostraka.drivers.node import Ended, Node, Patience, Talker
-from ostraka.drivers.relay import Relay, through
+from ostraka.drivers.relay import Bridge, Relay, through
+from ostraka.drivers.security import Plain
 from ostraka.drivers.tcp import Peer, Transport, to_address
 from ostraka.drivers.tls import PinnedTls
 from ostraka.net import Net, Timeout
 from tests.conformance.test_transports import WORD, Block, Word
 from tests.conformance.worlds import CONTEXT, LIMITS, QUICK, identity
+from tests.faults.host import WAIT_S, Raw
 
 D = 50_000
 EXPECTS = {"Word": WORD.max_bytes, "Block": Block.form(d=D).max_bytes}
@@ -110,6 +118,7 @@ class Bench:
             for thread in threads:
                 thread.join(60)
             talker.run(self.relay.stop())
+        self.heard = [node.heard for node in nodes]
         return ended
 
 
@@ -121,9 +130,12 @@ def test_the_relay_carries_everything_and_sees_nothing(tmp_path: Path) -> None:
         passed.append(chunk)
         return chunk
 
-    ended = Bench(tmp_path, listen).run()
+    bench = Bench(tmp_path, listen)
+    ended = bench.run()
     assert ended["a"].result == sum(range(ROUNDS))
     assert ended["b"].result == [True] * ROUNDS
+    last = (("round", ROUNDS - 1),)
+    assert bench.heard == [{"b": last}, {"a": last}]
 
     seen = b"".join(passed)
     assert len(seen) > ROUNDS * SENT.nbytes
@@ -193,3 +205,168 @@ def test_a_stranger_gets_no_bridge(tmp_path: Path) -> None:
         talker.run(bench.relay.stop())
     assert ended.status in ("alone", "refused")
     assert any("certificate refused" in e.get("why", "") for e in bench.events if e["of"] == "r")
+
+
+def test_no_session_is_resumed(tmp_path: Path) -> None:
+    """Every connection proves its key anew: the accepting side gives no tickets."""
+    own = {name: identity(tmp_path, name) for name in "ab"}
+    ends = socket.socketpair()
+    secured: list[ssl.SSLSocket] = []
+
+    async def accept() -> None:
+        ends[0].setblocking(False)
+        found, name = await PinnedTls(own["a"], {"b": own["b"].public}).accept(ends[0])
+        found.send(b"x" if name == "b" else b"?")
+        secured.append(found)  # type: ignore[arg-type]
+
+    async def dial() -> None:
+        ends[1].setblocking(False)
+        found = await PinnedTls(own["b"], {"a": own["a"].public}).dial(ends[1], "a")
+        secured.append(found)  # type: ignore[arg-type]
+
+    with Talker(lambda error: None) as one, Talker(lambda error: None) as two:
+        thread = threading.Thread(target=one.run, args=(accept(),))
+        thread.start()
+        two.run(dial())
+        thread.join(WAIT_S)
+    with secured[0] as first, secured[1] as second:
+        client = second if first.server_side else first
+        client.setblocking(True)
+        assert client.recv(1) == b"x", "a ticket would have come before it"
+        assert client.session is None or not client.session.has_ticket
+
+
+# --- who gets a bridge: names are believed here, so that the parties are played by hand -----------
+
+
+class Known(Plain):
+    """Whose connection it is stands in a list of their ports, as if its key had been shown."""
+
+    def __init__(self) -> None:
+        self.names: dict[int, str] = {}
+
+    async def accept(self, sock: socket.socket) -> tuple[socket.socket, str | None]:
+        return sock, self.names[sock.getpeername()[1]]
+
+
+class Crossing:
+    """A relay for a-b and a-c, where anybody can be played."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+        self._bugs: list[BaseException] = []
+        self._security = Known()
+        self._stack = ExitStack()
+        self.relay = Relay(
+            frozenset({frozenset("ab"), frozenset("ac")}),
+            self._security,
+            context=CONTEXT,
+            details=b"of the relay",
+            trace=lambda event, **fields: self.events.append({"event": event, **fields}),
+        )
+
+    def __enter__(self) -> Self:
+        self._talker = self._stack.enter_context(Talker(self._bugs.append))
+        self._port = self._talker.run(self.relay.start(("127.0.0.1", 0)))
+        self._stack.callback(lambda: self._talker.run(self.relay.stop()))
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.close()
+        assert self._bugs == []
+
+    def connect(self, me: str) -> Raw:
+        """A connection of this party, which says nothing yet."""
+        sock = self._stack.enter_context(socket.socket())
+        sock.bind(("127.0.0.1", 0))
+        self._security.names[sock.getsockname()[1]] = me
+        sock.connect(("127.0.0.1", self._port))
+        return Raw(sock, me)
+
+    def ask(self, me: str, to: str, context: bytes = CONTEXT) -> Raw:
+        raw = self.connect(me)
+        raw.say(Type.HELLO, body=Bridge(to, context).encode())
+        return raw
+
+    def wait_in_line(self, me: str, to: str) -> Raw:
+        """Ask, and be the one who waits for the other."""
+        before = self.relay._waiting.get((me, to))
+        raw = self.ask(me, to)
+        self.until(lambda: self.relay._waiting.get((me, to)) not in (None, before))
+        return raw
+
+    def bridge(self, me: str, to: str) -> tuple[Raw, Raw]:
+        first = self.wait_in_line(me, to)
+        return first, self.welcomed(first, self.ask(to, me))
+
+    def welcomed(self, first: Raw, second: Raw) -> Raw:
+        """Both have their bridge, and it carries what one of them says; gives the second."""
+        first.hear(Type.WELCOME)
+        second.hear(Type.WELCOME)
+        first.sock.sendall(b"hello")
+        assert second.sock.recv(5, socket.MSG_WAITALL) == b"hello"
+        return second
+
+    def until(self, happened: Callable[[], bool]) -> None:
+        for _ in range(int(WAIT_S / 0.005)):
+            if happened():
+                return
+            time.sleep(0.005)
+        raise AssertionError(f"it did not happen: {self.events[-10:]}")
+
+
+@pytest.fixture
+def crossing() -> Iterator[Crossing]:
+    with Crossing() as running:
+        yield running
+
+
+@pytest.mark.parametrize(("me", "to"), [("b", "c"), ("a", "a"), ("a", "x"), ("x", "a"), ("a", "")])
+def test_who_has_no_business_with_another_gets_no_bridge(
+    crossing: Crossing, me: str, to: str
+) -> None:
+    refusal = crossing.ask(me, to).refusal()
+    assert (refusal.code, refusal.details) == ("policy", b"")
+    assert refusal.text == f"{me} has nobody of that name to meet here"
+    crossing.until(lambda: bool(crossing.events))
+    assert crossing.events[0]["why"] == refusal.text
+    assert crossing.relay._waiting == {}
+
+
+def test_another_federation_file_gets_no_bridge_and_hears_the_relay_s(crossing: Crossing) -> None:
+    refusal = crossing.ask("a", "b", context=b"x" * 32).refusal()
+    assert (refusal.code, refusal.details) == ("configuration", b"of the relay")
+    assert refusal.text == "the federation files differ"
+    crossing.bridge("a", "b")
+
+
+def test_a_pair_s_newer_bridge_ends_the_older_and_no_other(crossing: Crossing) -> None:
+    old = crossing.bridge("a", "b")
+    others = crossing.bridge("a", "c")
+    new = crossing.bridge("b", "a")
+    assert all(raw.sock.recv(1) == b"" for raw in old)
+    for first, second in (others, new):
+        second.sock.sendall(b"still")
+        assert first.sock.recv(5, socket.MSG_WAITALL) == b"still"
+
+
+def test_who_asks_too_often_is_refused_and_others_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "BRIDGES_AT_ONCE", 3.0)
+    monkeypatch.setattr(relay, "BRIDGES_A_SECOND", 0.001)
+    with Crossing() as crossing:
+        for _ in range(3):
+            crossing.wait_in_line("a", "b")
+        refusal = crossing.ask("a", "b").refusal()
+        assert (refusal.code, refusal.text) == ("busy", "a asks for bridges too often")
+        assert crossing.ask("b", "a").refusal().code == "busy", "a pair has one pace"
+        crossing.bridge("a", "c")
+
+
+def test_who_waits_for_the_other_is_no_stranger(crossing: Crossing) -> None:
+    """Those who come later and say nothing cannot push it out."""
+    crossing.relay._door._most = 2
+    waiting = crossing.wait_in_line("a", "b")
+    silent = [crossing.connect("c") for _ in range(4)]
+    for raw in silent[:2]:
+        assert raw.ended(), "the oldest stranger goes first"
+    crossing.welcomed(waiting, crossing.ask("b", "a"))

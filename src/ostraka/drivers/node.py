@@ -224,6 +224,7 @@ class Node:
     # --- on the event loop's thread ---------------------------------------------------------
 
     def _frame(self, peer: str, frame: Frame) -> None:
+        self.heard[peer] = frame.label
         if self._inbox.put(peer, frame):
             self._transport.pause(peer)
 
@@ -335,7 +336,6 @@ class Node:
         if self._inbox.taken(peer, frame):
             self._talker.call(self._transport.resume, peer)
         self.bytes_received += frame.size
-        self.heard[peer] = frame.label
         self._party.deliver(peer, frame, time.monotonic())
         self._send()
 

@@ -15,7 +15,11 @@ class Pace:
     _at: float = 0.0
 
     def rest_s(self, count: int, now: float) -> float:
-        """Take ``count`` more; gives the seconds to rest before the next ones."""
-        self._debt = max(0.0, self._debt - (now - self._at) * self.rate) + count
+        """Take ``count`` more; gives the seconds to rest before the next ones.
+
+        Who takes without resting owes no more for it: a storm leaves no long shadow.
+        """
+        paid = max(0.0, self._debt - (now - self._at) * self.rate)
+        self._debt = min(paid, self.burst) + count
         self._at = now
         return max(0.0, self._debt - self.burst) / self.rate

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from ostraka.app.keeping import turn_of
 from ostraka.app.roles import WorkerRole
 from ostraka.app.serving import ServerRole
 from ostraka.learn.initial import model_digest
+from ostraka.net import Label
 from ostraka.trust.trusted import State
 
 PRIVACY = {"unit": "participant"}
@@ -134,6 +136,63 @@ def test_the_server_tells_each_worker_what_it_has_counted_of_it(tmp_path: Path) 
     assert again.held("worker-1") == ""
 
 
+def hears(role: ServerRole, **heard: Label) -> None:
+    """These were the last frames of some workers, without the dashes in their names."""
+    traffic: Any = SimpleNamespace(
+        bytes_sent=0, bytes_received=0, heard={f"worker-{k[1:]}": v for k, v in heard.items()}
+    )
+    role.traffic = traffic
+
+
+def at(round: int, epoch: int = 1) -> Label:
+    return (("epoch", epoch), ("round", round))
+
+
+def test_the_server_tells_each_worker_what_came_though_the_round_is_open(tmp_path: Path) -> None:
+    role = server(tmp_path)
+    serve(role, 0)
+    used = {"worker-0": 1.0, "worker-2": 1.0, "worker-3": 1.0}
+    role.trace("aggregated", round=0, distance=used, influence=None)
+    hears(role, w0=at(1), w1=at(4), w2=(("round", 7),), w3=at(0))
+    told = {name: turn_of(role.held(name))[1] for name in sorted(role.plan.workers)}
+    assert told["worker-0"] == 1, "heard of in an open round"
+    assert told["worker-1"] == 4, "heard of before any round was stored"
+    assert told["worker-2"] == 0, "a label that is none counts nothing"
+    assert told["worker-3"] == 0
+    assert told["worker-4"] == -1
+
+
+def test_a_private_worker_with_an_older_journal_hears_of_the_open_round(tmp_path: Path) -> None:
+    central, own = server(tmp_path / "server"), worker(tmp_path / "worker", private=True)
+    serve(central, 0)
+    answer(own, 0)
+    hears(central, w1=at(0))
+    own.ready({"server": central.held("worker-1")})
+    hears(central, w1=at(1))
+    with pytest.raises(UserError, match="has an update of worker-1 for round 1") as refusal:
+        own.ready({"server": central.held("worker-1")})
+    assert refusal.value.code == 74
+
+
+@pytest.mark.parametrize(("kept", "stored"), [(1, 3), (1, 4), (0, 2)])
+def test_a_journal_older_than_the_checkpoint_is_refused(
+    tmp_path: Path, kept: int, stored: int
+) -> None:
+    role = server(tmp_path)
+    serve(role, *range(kept + 1))
+    old = role.folder.journal.read_bytes()
+    for round in range(kept + 1, stored + 1):
+        role._commit(state(round, role.epoch + 1))
+    role.close()
+    role.folder.journal.write_bytes(old)
+    with pytest.raises(
+        UserError, match=f"ends at round {kept}, but there is a checkpoint of"
+    ) as no:
+        server(tmp_path)
+    assert no.value.code == 74
+    assert f"round {stored}: the journal is an old copy" in str(no.value)
+
+
 def test_all_rounds_done_needs_nobody(tmp_path: Path) -> None:
     role = server(tmp_path, config(rounds=2))
     assert role.quorum == 4
@@ -234,6 +293,19 @@ def test_secret_noise_is_drawn_once_a_round_across_restarts(tmp_path: Path) -> N
     again = worker(tmp_path, private=True)
     assert answer(again, 2, epoch=2) is None
     assert answer(again, 3, epoch=2) is not None
+
+
+def test_secret_noise_goes_forward_only(tmp_path: Path) -> None:
+    """A server that begins anew is answered again in the last round, with the same bits."""
+    role = worker(tmp_path, private=True)
+    sent = [answer(role, round) for round in range(3)]
+    assert not role.admit((2, 1), model(1))
+    again = answer(role, 2, epoch=2)
+    assert again is not None
+    assert again.tobytes() == sent[2].tobytes()  # type: ignore[union-attr]
+    role.log.sync()
+    ignored = [r for r in role.folder.records() if r["event"] == "ignored"]
+    assert [(r["round"], r["reason"]) for r in ignored] == [(1, "policy")]
 
 
 def test_a_promise_without_its_update_counts_as_an_answer(tmp_path: Path) -> None:

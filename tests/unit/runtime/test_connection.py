@@ -251,6 +251,26 @@ def test_what_was_not_acknowledged_comes_again_and_what_was_does_not(host: Host)
         host.wait(lambda: not host.transport.owing)
 
 
+def test_what_a_peer_has_of_another_process_counts_nothing(host: Host) -> None:
+    """Both ways: numbers begin anew with every process that sends."""
+    raw = met(host)
+    for index in range(1, 4):
+        host.post("b", index, b"x")
+        raw.data(index)
+    assert [raw.hear(Type.DATA).sequence for _ in range(3)] == [1, 2, 3]
+    host.wait(lambda: host.rounds("b") == [1, 2, 3])
+    raw.sock.close()
+    host.wait(lambda: not host.transport.connected)
+    again = Raw.to_port(host.port)
+    again.incarnation = raw.incarnation
+    with again.greet(knows=b"o" * 16, has=3):
+        assert [again.hear(Type.DATA).sequence for _ in range(3)] == [1, 2, 3]
+    with met(host) as new:
+        for index in range(1, 4):
+            new.data(index)
+        host.wait(lambda: host.rounds("b") == [1, 2, 3] * 2)
+
+
 def test_a_newer_connection_of_a_peer_replaces_the_older(host: Host) -> None:
     with met(host) as old, met(host) as new:
         assert old.ended()
