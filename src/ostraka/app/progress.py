@@ -238,9 +238,13 @@ def summary_rows(summary: Record) -> list[tuple[str, str]]:
         ("trust model", summary["trust"]),
         ("rule", f"{rule}, f = {summary['f']} of {summary['n']} workers"),
         *([("attack", _attack_text(summary))] if "attack" in summary else []),
-        ("accuracy", f"{percent(summary['accuracy'])} after {summary['rounds']} rounds"),
-        ("excluded", _excluded_text(summary)),
     ]
+    rounds = f"{summary['rounds']} rounds"
+    if summary["accuracy"] is None:  # an app without test data: every party tests at home
+        rows.append(("trained", rounds))
+    else:
+        rows.append(("accuracy", f"{percent(summary['accuracy'])} after {rounds}"))
+    rows.append(("excluded", _excluded_text(summary)))
     if summary["zero_weight_rounds"]:
         rows.append(("given no weight", _weights_text(summary)))
     sent = ", ".join(f"{role} {bytes_text(b)}" for role, b in summary["bytes_sent"].items())
