@@ -227,6 +227,7 @@ def test_a_party_that_is_refused_learns_that_its_identity_is(
         (told,) = b.told("refused-by")[:1]
         assert (told["peer"], told["why"]) == ("a", refusal.text)
         assert b.told("connected") == []
+    town.a.wait(lambda: town.a.told("refused"))  # it may hear of its own refusal after b does
     assert it.server in town.a.why("refused")[0]
     town.still_served()
 
@@ -304,7 +305,7 @@ def test_another_party_at_the_address_is_refused(tmp_path: Path, loop: str) -> N
         to_b = {"b": Peer("b", EXPECTS, to_address(("127.0.0.1", host.port)))}
         with Host("a", to_b, security=PinnedTls(a, pins), loop=loop, listen=None) as here:
             here.wait(lambda: here.told("refused"))
-            assert here.why("refused") == ["the key of c answered where b was expected"]
+            assert set(here.why("refused")) == {"the key of c answered where b was expected"}
             assert here.refusals == []
         host.wait(lambda: host.refusals)
         assert host.refusals[0][1].code == "identity"
