@@ -36,7 +36,6 @@ class LiarRole:
     """One of the attackers of a rehearsal; keeps what it needs to lie alike after a restart."""
 
     name = "worker"
-    reports = False
     sees_off = False
     resumed = False
     quorum = 1

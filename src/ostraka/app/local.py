@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -338,8 +338,3 @@ def _event(line: str) -> Record:
 
 def _ended(party: _Process) -> Record:
     return {"event": "ended", "code": party.ended, "text": party.complaint}
-
-
-def names_of(config: Config) -> Sequence[str]:
-    """Every party of a rehearsal, the server first."""
-    return (config.server, *config.workers)

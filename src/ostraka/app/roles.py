@@ -37,7 +37,6 @@ class WorkerRole(Keeping):
     """A worker: answers models with updates from its own data."""
 
     name = "worker"
-    reports = False
     sees_off = False
 
     def __init__(

@@ -36,7 +36,6 @@ class ServerRole(Keeping):
     """The trusted server: rounds, a checkpoint after each, evaluation, the summary."""
 
     name = "server"
-    reports = True
     sees_off = True
 
     def __init__(self, config: Config, recipe: Recipe, assembly: Assembly, folder: Folder) -> None:
