@@ -1,7 +1,8 @@
 """Net: the only thing a protocol may await.
 
 A protocol is ``async def name(net, ...) -> result``. It sends with ``net.send`` (which never blocks
-and never gives up control) and waits with ``recv``, ``gather``, ``quorum``, ``newest`` and ``par``.
+and never gives up control) and waits with ``recv``, ``gather``, ``quorum``, ``newest``, ``par`` and
+``race``.
 Every message belongs to a label, a path of (name, index) pairs made explicitly with ``net.sub``:
 two parties meet in a label, there is no hidden counter. A slot is (label, kind, sender) and holds
 one message: the first.
@@ -134,9 +135,13 @@ class Newest:
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """Request: run these coroutines side by side and give all their results."""
+    """Request: run these coroutines side by side and give all their results.
+
+    With ``first`` the one that ends first ends the others; the answer is its place and result.
+    """
 
     coroutines: tuple[Coroutine[Any, Any, Any], ...]
+    first: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,6 +291,14 @@ class Net:
     async def par(self, *coroutines: Coroutine[Any, Any, Any]) -> tuple[Any, ...]:
         """Run coroutines side by side; the first that fails ends all the others."""
         answer: tuple[Any, ...] = await _Await(Join(coroutines))
+        return answer
+
+    async def race(self, *coroutines: Coroutine[Any, Any, Any]) -> tuple[int, Any]:
+        """Run coroutines side by side until one ends or fails, which ends all the others.
+
+        Gives the place of the one that ended, and its result.
+        """
+        answer: tuple[int, Any] = await _Await(Join(coroutines, first=True))
         return answer
 
     async def sleep(self, seconds: float) -> None:

@@ -81,9 +81,10 @@ class _Task:
 
 @dataclass(eq=False, slots=True)
 class _Join:
-    """A task that waits for its children."""
+    """A task that waits for its children, or for the first of them."""
 
     parent: _Task
+    first: bool = False
     children: list[_Task] = field(default_factory=list)
     results: dict[int, Any] = field(default_factory=dict)
 
@@ -146,13 +147,7 @@ class Party:
         if count & (count - 1) == 0:
             at = label_text(frame.label)
             self._trace(
-                "dropped",
-                party=self.me,
-                peer=sender,
-                why=why,
-                count=count,
-                kind=frame.kind,
-                at=at,
+                "dropped", party=self.me, peer=sender, why=why, count=count, kind=frame.kind, at=at
             )
 
     def tick(self, now: float) -> None:
@@ -318,8 +313,8 @@ class Party:
                     self._answer(wait)
             case Sleep(seconds):
                 self._wait(task, request, seconds)
-            case Join(coroutines):
-                join = _Join(task)
+            case Join(coroutines, first):
+                join = _Join(task, first)
                 join.children = [_Task(coroutine, join) for coroutine in coroutines]
                 self._joins.append(join)
                 self._ready.extend((child, None, None) for child in join.children)
@@ -343,10 +338,20 @@ class Party:
             self._joined(task.join)
 
     def _joined(self, join: _Join) -> None:
-        if len(join.results) == len(join.children):
-            self._joins.remove(join)
-            results = tuple(join.results[id(child)] for child in join.children)
-            self._ready.append((join.parent, results, None))
+        ended = [i for i, child in enumerate(join.children) if id(child) in join.results]
+        if len(ended) < (1 if join.first else len(join.children)):
+            return
+        self._end(join)
+        results = tuple(join.results[id(join.children[i])] for i in ended)
+        answer = (ended[0], results[0]) if join.first else results
+        self._ready.append((join.parent, answer, None))
+
+    def _end(self, join: _Join, but: _Task | None = None) -> None:
+        """Close a join and end those of its children that still run."""
+        self._joins.remove(join)
+        for child in join.children:
+            if child is not but and id(child) not in join.results:
+                self._cancel(child)
 
     def _failed(self, task: _Task, failure: Failure) -> None:
         join = task.join
@@ -354,18 +359,13 @@ class Party:
             self.status, self.error = "failed", failure
             self.close()
             return
-        self._joins.remove(join)
-        for child in join.children:
-            if child is not task:
-                self._cancel(child)
+        self._end(join, but=task)
         self._ready.append((join.parent, None, failure))
 
     def _cancel(self, task: _Task) -> None:
         """End a task and all that runs below it."""
         for join in [j for j in self._joins if j.parent is task]:
-            self._joins.remove(join)
-            for child in join.children:
-                self._cancel(child)
+            self._end(join)
         self._waits = [w for w in self._waits if w.task is not task]
         self._ready = deque(r for r in self._ready if r[0] is not task)
         task.coroutine.close()

@@ -6,6 +6,8 @@ only. Nothing here knows where it came from.
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from typing import NoReturn
 
 import numpy as np
@@ -22,15 +24,17 @@ class Prg:
     Block k is AES-256 of k as a big-endian 128-bit number. Every call goes on where the last one
     ended. Whoever has the key has the stream, so it shows nowhere, and copying and pickling are
     refused. A process that forks must not use one stream on both sides. Raises ValueError for a
-    key of another length.
+    key of another length. ``start``: the 8-byte word, of even number, where reading begins.
     """
 
     __slots__ = ("_stream",)
 
-    def __init__(self, key: bytes) -> None:
-        if len(key) != KEY_BYTES:
-            raise ValueError(f"a generator's key has {KEY_BYTES} bytes, got {len(key)}")
-        self._stream = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
+    def __init__(self, key: bytes, start: int = 0) -> None:
+        _check_key(key)
+        if start < 0 or start % 2:
+            raise ValueError(f"a stream begins at an even word >= 0, got {start}")
+        block = (start // 2).to_bytes(16, "big")
+        self._stream = Cipher(algorithms.AES(key), modes.CTR(block)).encryptor()
 
     def __repr__(self) -> str:
         return "Prg(secret)"
@@ -55,11 +59,69 @@ class Prg:
         self._fill(out.view(np.uint8).data)
         return out.astype(np.uint64, copy=False)
 
+    def fill(self, out: npt.NDArray[np.uint64]) -> None:
+        """The next words into ``out``, uint64 and C-contiguous, without memory of its own."""
+        if out.dtype != np.uint64 or not out.flags.c_contiguous:
+            raise ValueError(f"only contiguous uint64 words are filled, got {out.dtype}")
+        self._fill(out.reshape(-1).view(np.uint8).data)
+
     def _fill(self, out: memoryview) -> None:
         """Straight into the caller's memory, which is several times as fast as ``update``."""
         for start in range(0, len(out), len(_ZEROS)):
             part = out[start : start + len(_ZEROS)]
             self._stream.update_into(_ZEROS[: len(part)], part)
+
+
+class Key:
+    """32 secret bytes, from which other keys and streams are derived, each for one named use.
+
+    Derivation is HMAC-SHA256 over a domain and parts, each with its length before it: different
+    uses give independent keys, and a derived key says nothing of its parent. Two keys cannot be
+    compared, added or printed. ValueError for another length.
+    """
+
+    __slots__ = ("_secret",)
+
+    def __init__(self, secret: bytes) -> None:
+        _check_key(secret)
+        self._secret = secret
+
+    def __repr__(self) -> str:
+        return "Key(secret)"
+
+    def __eq__(self, other: object) -> NoReturn:
+        raise TypeError("keys are not compared")
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __bool__(self) -> NoReturn:
+        raise TypeError("a key is neither true nor false")
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a key is neither copied nor stored")
+
+    def derive(self, domain: str, *parts: bytes | int) -> Key:
+        """The key for one use. Numbers are below 2^64. ValueError for an empty domain."""
+        if not domain:
+            raise ValueError("a key needs a domain that names its use")
+        message = bytearray()
+        for part in (f"ostraka key {domain}".encode(), *parts):
+            piece = part.to_bytes(8, "little") if isinstance(part, int) else part
+            message += len(piece).to_bytes(8, "little") + piece
+        return Key(hmac.digest(self._secret, bytes(message), hashlib.sha256))
+
+    def stream(self, start: int = 0) -> Prg:
+        """This key's stream of words, from the word of number ``start`` (even) on."""
+        return Prg(self._secret, start)
+
+    def reveal(self) -> bytes:
+        """The secret itself, to be sent to the party that shares it."""
+        return self._secret
+
+
+def _check_key(key: bytes) -> None:
+    if not isinstance(key, bytes) or len(key) != KEY_BYTES:
+        raise ValueError(f"a generator's key has {KEY_BYTES} bytes")
 
 
 def _check(count: int) -> None:

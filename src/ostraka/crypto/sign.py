@@ -8,10 +8,17 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Callable
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from ostraka.crypto.transcript import digest
 
 KEY_BYTES = 32
+SIGNATURE_BYTES = 64
+Sign = Callable[[bytes], bytes]
+"""A party's own signature of a message; whoever holds the function cannot read the key."""
 PREFIX = "ed25519:"
 BODY = re.compile(r"[A-Za-z0-9_-]{43}")
 ALPHABET = (
@@ -62,6 +69,27 @@ def fingerprint(public: bytes) -> str:
     number = int.from_bytes(digest("fingerprint 1", public)[: GROUP * GROUPS * BITS // 8], "big")
     symbols = [ALPHABET[number >> BITS * i & 31] for i in reversed(range(GROUP * GROUPS))]
     return "-".join("".join(symbols[i : i + GROUP]) for i in range(0, len(symbols), GROUP))
+
+
+def signer(private: Ed25519PrivateKey) -> Sign:
+    """The signing function of a key; messages should be digests that name their use."""
+    return private.sign
+
+
+def signer_from(seed: bytes) -> tuple[Sign, bytes]:
+    """A signing function and its raw public key from 32 secret bytes, for simulations."""
+    private = Ed25519PrivateKey.from_private_bytes(seed)
+    return signer(private), private.public_key().public_bytes_raw()
+
+
+def verifies(public: bytes, signature: bytes, message: bytes) -> bool:
+    """Whether the holder of this raw public key signed this message. Total for any signature."""
+    _sized(public)
+    try:
+        Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
+    except InvalidSignature:
+        return False
+    return True
 
 
 def _sized(public: bytes) -> None:

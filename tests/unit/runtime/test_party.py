@@ -369,3 +369,60 @@ def test_closing_a_party_lets_its_program_clean_up_and_ends_delivery() -> None:
     bench.give("a", 1)
     assert cleaned == [True]
     assert bench.party.status == "closed"
+
+
+def test_a_race_ends_with_the_first_and_ends_the_others():
+    ended = []
+
+    async def slow(net):
+        try:
+            await net.sleep(5.0)
+            return "slow"
+        finally:
+            ended.append(net.now)
+
+    async def quick(net):
+        await net.sleep(1.0)
+        return "quick"
+
+    async def program(net):
+        return await net.race(slow(net), quick(net), slow(net))
+
+    party = Party("a", program, trace=lambda *a, **k: None)
+    party.start(0.0)
+    party.tick(1.0)
+    assert (party.status, party.result) == ("done", (1, "quick"))
+    assert ended == [1.0, 1.0]
+    assert party.deadline is None
+
+
+def test_a_race_that_fails_ends_the_others_and_the_failure_is_the_callers():
+    async def broken(net):
+        await net.sleep(1.0)
+        raise Abort("no")
+
+    async def forever(net):
+        await net.par(net.sleep(100.0), net.sleep(200.0))
+
+    async def program(net):
+        try:
+            await net.race(forever(net), broken(net))
+        except Abort as abort:
+            return abort.reason
+
+    party = Party("a", program, trace=lambda *a, **k: None)
+    party.start(0.0)
+    party.tick(1.0)
+    assert (party.status, party.result, party.deadline) == ("done", "no", None)
+
+
+def test_a_race_may_be_over_at_once():
+    async def ready():
+        return 7
+
+    async def program(net):
+        return await net.race(net.sleep(1.0), ready())
+
+    party = Party("a", program, trace=lambda *a, **k: None)
+    party.start(0.0)
+    assert (party.status, party.result) == ("done", (1, 7))
