@@ -113,6 +113,9 @@ class Mailbox:
     ) -> None:
         """Move a window and forget every slot outside it."""
         window = self._windows[base, path] = _Window(base, path, low, high)
+        over = [at for at, w in self._windows.items() if window.place(w.base) == "late"]
+        for at in over:  # windows below a label that is over would only pile up
+            del self._windows[at]
         for key in [key for key in self._slots if window.place(key[0]) != "in"]:
             for sender, mail in self._slots.pop(key).items():
                 if mail is not None:

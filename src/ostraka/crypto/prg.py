@@ -121,7 +121,7 @@ class Key:
 
 def _check_key(key: bytes) -> None:
     if not isinstance(key, bytes) or len(key) != KEY_BYTES:
-        raise ValueError(f"a generator's key has {KEY_BYTES} bytes")
+        raise ValueError(f"a generator's key has {KEY_BYTES} bytes, got {len(key)}")
 
 
 def _check(count: int) -> None:

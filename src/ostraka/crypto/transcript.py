@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 
 
-def digest(domain: str, *parts: bytes) -> bytes:
-    """32 bytes: SHA-256 over the domain and the parts, each with its length before it.
+def digest(domain: str, *parts: bytes | memoryview) -> bytes:
+    """32 bytes: SHA-256 over the domain and the parts, each with its length before it;
+    a view must be of bytes.
 
     The domain names the use ("fingerprint 1"), so that a digest made for one purpose never equals
     one made for another; the lengths keep ("ab", "c") and ("a", "bc") apart.

@@ -13,18 +13,28 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from enum import IntEnum
-from typing import Any, ClassVar, Self, TypeVar, cast
+from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar, cast
 
 import numpy as np
 
 from ostraka.algebra.ops import Array, Float, Ops
-from ostraka.rules.gram import Geometry
+from ostraka.rules.gram import ORIGIN, REFERENCE, Geometry
 
 T = TypeVar("T")
 
 
 class Needs(IntEnum):
-    """What a rule reads of the rows, from least to most; each covers those before it."""
+    """What a rule reads of the rows, from least to most.
+
+    A server that sees only a small matrix is sent this and nothing else (see `measured`):
+
+    - NOTHING: `Geometry.blank`
+    - NORMS: `Geometry.from_publics` with the origin alone
+    - PUBLIC_PRODUCTS: `Geometry.from_publics` with the origin and, where one is given, the
+      reference
+    - DISTANCES: `Geometry.from_distances` of the worker rows alone, so no norms
+    - GRAM: `Geometry.from_distances` with the public rows: everything above
+    """
 
     NOTHING = 0
     NORMS = 1
@@ -33,11 +43,46 @@ class Needs(IntEnum):
     GRAM = 4
 
 
+class Measured(NamedTuple):
+    """What a `Needs` asks for: distances between workers or not, and which public rows."""
+
+    pairs: bool
+    publics: tuple[str, ...]
+
+
+def measured(needs: Needs, reference: bool) -> Measured:
+    """Give what is measured for a `Needs`; `reference`: the rule uses one and one is given."""
+    public = (ORIGIN, REFERENCE) if reference else (ORIGIN,)
+    return {
+        Needs.NOTHING: Measured(False, ()),
+        Needs.NORMS: Measured(False, (ORIGIN,)),
+        Needs.PUBLIC_PRODUCTS: Measured(False, public),
+        Needs.DISTANCES: Measured(True, ()),
+        Needs.GRAM: Measured(True, public),
+    }[needs]
+
+
 class GramRule(ABC):
-    """Output = sum of w_i x_i + w_reference * reference, the weights from the geometry alone."""
+    """Output = sum of w_i x_i + w_reference * reference, the weights from the geometry alone.
+
+    What a trust model that opens only a weighted sum must know of the weights beforehand:
+
+    - `centre`: None when the worker coefficients sum to 1. "public" when the output is the centre
+      plus the sum of p_i (x_i - centre): the centre is the reference if one is given, else the
+      origin, and its own weight is 1 minus the sum of the others, whatever that sum is.
+    - `weight_bound`: no worker's coefficient is larger than this in absolute value, on any input,
+      behind any pre-aggregation. A constant of the rule, never taken from the data.
+    - `sum_bound`: the sum of |p_i| ||x_i|| over the workers is at most this times the largest norm
+      among all rows, public ones included.
+    - `publishes_one_row`: the output is one worker's row, unless a pre-aggregation mixed the rows.
+    """
 
     name: ClassVar[str]
     uses_reference: ClassVar[bool] = False
+    centre: ClassVar[Literal["public"] | None] = None
+    weight_bound: ClassVar[float] = 1.0
+    sum_bound: ClassVar[float] = 1.0
+    publishes_one_row: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -54,6 +99,10 @@ class GramRule(ABC):
     @abstractmethod
     def coefficients(self, geometry: Geometry, f: int) -> Float:
         """Affine coefficients (n + publics,) float64, sum 1, in the order of the geometry."""
+
+    def most_rows(self, n: int) -> int:
+        """Give the largest number of the n rows that have a weight in the output; n if unknown."""
+        return 1 if self.publishes_one_row else n
 
     def with_f(self, f: int) -> Self:
         """Give the same rule for another f; itself when it has no f."""
@@ -112,9 +161,17 @@ def own_f(part: Rule | PreAggregation) -> int | None:
 
 
 def needs(rule: Rule, pre: Sequence[PreAggregation] = ()) -> Needs:
-    """Give the most that any part of the chain reads."""
-    most = rule.needs if isinstance(rule, GramRule) else Needs.NOTHING
-    return max([most, *(part.needs for part in pre)])
+    """Give the least that covers what every part of the chain reads.
+
+    Norms of mixtures, and products of mixtures with public rows, follow only from the whole Gram
+    matrix of the rows; so do norms and distances together.
+    """
+    parts = [part.needs for part in pre]
+    parts.append(rule.needs if isinstance(rule, GramRule) else Needs.NOTHING)
+    most = max(parts)
+    public = [need in (Needs.NORMS, Needs.PUBLIC_PRODUCTS) for need in parts]
+    mixed = any(public[1:]) or (public[0] and most == Needs.DISTANCES)
+    return Needs.GRAM if mixed else most
 
 
 def chain(
@@ -135,11 +192,17 @@ def coefficients(
     """Affine coefficients (n + publics,) of a whole chain over the original rows, sum 1.
 
     `f` is the f in force; the parts must already carry it (`with_f`). For callers that hold only
-    the geometry, such as a server that never sees a row. ValueError from the parts' checks.
+    the geometry, such as a server that never sees a row. ValueError from the parts' checks, and
+    when a part read what was not measured.
     """
     check_chain(rule, pre, geometry.n, f)
     mixed, matrix = chain(geometry, pre, f)
     weights = rule.coefficients(mixed, f)
+    if not np.isfinite(weights).all():
+        raise ValueError(
+            f"{rule.name} gave a weight that is no finite number: the rule, or a pre-aggregation "
+            "before it, read more than it declares. Let its `needs` say so"
+        )
     if matrix is None:
         return weights
     return np.concatenate([weights[: mixed.n] @ matrix, weights[mixed.n :]])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from ostraka.algebra.ops import Float
 from ostraka.rules.api import GramRule, Needs, check_minority, positive, whole_number
-from ostraka.rules.gram import ORIGIN, REFERENCE, Geometry
+from ostraka.rules.gram import Geometry
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class CenteredClipping(GramRule):
     steps: int = 1
     name: ClassVar[str] = "centered-clipping"
     uses_reference: ClassVar[bool] = True
+    centre: ClassVar[Literal["public"] | None] = "public"
 
     def __post_init__(self) -> None:
         positive("centered clipping", "tau", self.tau)
@@ -42,14 +43,13 @@ class CenteredClipping(GramRule):
     def coefficients(self, geometry: Geometry, f: int) -> Float:
         """Coefficients of v; that of the start is 1 minus the sum of the others."""
         n = geometry.n
-        start = geometry.index(REFERENCE if REFERENCE in geometry.publics else ORIGIN)
+        start = geometry.centre
         point = np.zeros(n + len(geometry.publics))
         point[start] = 1.0
         for step in range(self.steps):
             squared = geometry.squared[start, :n] if step == 0 else geometry.from_point(point)
             distance = np.sqrt(squared) * geometry.unit
-            shrink = np.ones(n)
-            np.divide(self.tau, distance, out=shrink, where=distance > self.tau)
+            shrink = self.tau / np.maximum(distance, self.tau)
             point *= 1.0 - shrink.sum() / n
             point[:n] += shrink / n
         return point

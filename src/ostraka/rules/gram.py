@@ -25,6 +25,7 @@ REFERENCE = "reference"
 _UNDERFLOW = 1e-200
 _SUSPECT = 1e-9
 _COMPARE = 1 << 16
+_WHOLE_LIMIT = 1 << 61
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +36,10 @@ class Geometry:
     `gram` is relative to a centre that a minority of rows cannot move, `squared` does not depend
     on it. `first[i]` is the first worker row equal to row i. Equal rows have the same entries, bit
     for bit, and distance 0, so that ties among them are decided by position alone.
+
+    `pairs` is False when nothing was measured between worker rows. Those entries are NaN then, and
+    asking for `distances` is a ValueError: a rule that reads more than it declares must not give a
+    silent wrong answer.
     """
 
     gram: Float
@@ -43,6 +48,7 @@ class Geometry:
     first: npt.NDArray[np.intp]
     publics: tuple[str, ...] = ()
     unit: float = 1.0
+    pairs: bool = True
 
     @classmethod
     def from_rows(cls, rows: Array, ops: Ops = NUMPY, reference: Array | None = None) -> Geometry:
@@ -63,32 +69,70 @@ class Geometry:
 
     @classmethod
     def from_distances(
-        cls, squared: Float, publics: tuple[str, ...] = (), unit: float = 1.0
+        cls, squared: npt.ArrayLike, publics: tuple[str, ...] = (), unit: float = 1.0
     ) -> Geometry:
         """Build the same from squared distances alone, (m, m), symmetric, the public rows last.
 
         The centre is the worker row with the least median distance to the others: a row among the
-        honest majority. ValueError when the matrix is not one of distances.
+        honest majority. Integers (int64 or uint64, at most 2^61: distances on a fixed-point grid
+        of step `unit`) are subtracted exactly and rounded to float64 once, at the end.
+        ValueError when the matrix is not one of distances.
         """
-        squared = np.array(squared, dtype=np.float64)
-        n = len(squared) - len(publics)
-        if squared.ndim != 2 or squared.shape[0] != squared.shape[1] or n < 1:
-            raise ValueError(f"squared distances must be a square matrix, got {squared.shape}")
-        if not (np.isfinite(squared).all() and (squared >= 0).all()):
-            raise ValueError("squared distances must be finite and not negative")
-        if np.diagonal(squared).any() or not np.array_equal(squared, squared.T):
-            raise ValueError("squared distances must be symmetric with a zero diagonal")
-        centre = int(np.argmin(np.sort(squared[:n, :n], axis=1)[:, n // 2]))
-        to_centre = squared[centre]
-        gram = (to_centre[:, None] + to_centre[None, :] - squared) / 2
-        first = np.argmin(squared[:n, :n], axis=1)
-        pick = _pick(first, len(squared))
-        return cls(gram[np.ix_(pick, pick)], squared[np.ix_(pick, pick)], n, first, publics, unit)
+        known = _exact(squared)
+        n = len(known) - len(publics) if known.ndim else 0
+        if known.ndim != 2 or known.shape[0] != known.shape[1] or n < 1:
+            raise ValueError(f"squared distances must be a square matrix, got {known.shape}")
+        _check_lengths(known)
+        _check_distances(known)
+        centre = int(np.argmin(np.sort(known[:n, :n], axis=1)[:, n // 2]))
+        gram = _around(known, centre)
+        first = np.argmin(known[:n, :n], axis=1)
+        pick = np.ix_(*[_pick(first, len(known))] * 2)
+        return cls(gram[pick], known[pick].astype(np.float64), n, first, publics, unit)
+
+    @classmethod
+    def from_publics(
+        cls,
+        to_publics: npt.ArrayLike,
+        between_publics: npt.ArrayLike,
+        publics: tuple[str, ...],
+        unit: float = 1.0,
+    ) -> Geometry:
+        """Build what is known when no two worker rows were compared (`pairs` is False).
+
+        `to_publics` (n, p): squared distance of every worker row to every public row, the origin
+        first, so that its column holds the squared norms; `between_publics` (p, p) the same among
+        the public rows. Both in units of `unit` squared. `gram` is relative to the origin.
+        ValueError when they are no distances or the origin is not the first public row.
+        """
+        to = np.array(to_publics, dtype=np.float64)
+        between = np.array(between_publics, dtype=np.float64)
+        p = len(publics)
+        if publics[:1] != (ORIGIN,):
+            raise ValueError(f"the origin must be the first public row, got {publics}")
+        if to.ndim != 2 or to.shape[1] != p or len(to) < 1 or between.shape != (p, p):
+            shapes = f"{to.shape} and {between.shape}"
+            raise ValueError(f"squared distances to {p} public rows do not have shapes {shapes}")
+        _check_lengths(to)
+        _check_lengths(between)
+        _check_distances(between)
+        return cls._partial(to, between, publics, unit)
 
     @classmethod
     def blank(cls, n: int) -> Geometry:
         """Give a geometry for rules that need nothing but n: nothing in it was measured."""
-        return cls._of(np.zeros((n, n)), n, np.arange(n), (), 1.0)
+        return cls._partial(np.empty((n, 0)), np.empty((0, 0)), (), 1.0)
+
+    @classmethod
+    def _partial(
+        cls, to_publics: Float, between: Float, publics: tuple[str, ...], unit: float
+    ) -> Geometry:
+        n, p = to_publics.shape
+        squared = np.full((n + p, n + p), np.nan)
+        squared[:n, n:], squared[n:, :n], squared[n:, n:] = to_publics, to_publics.T, between
+        np.fill_diagonal(squared, 0.0)
+        gram = _around(squared, n) if p else np.full((n, n), np.nan)
+        return cls(gram, squared, n, np.arange(n), publics, unit, pairs=False)
 
     @classmethod
     def _of(
@@ -109,13 +153,23 @@ class Geometry:
 
     @property
     def distances(self) -> Float:
-        """Squared distances (n, n) between the worker rows."""
+        """Squared distances (n, n) between the worker rows; ValueError if not measured."""
+        if not self.pairs:
+            raise ValueError(
+                "distances between workers were not measured: a rule or pre-aggregation read more "
+                "than it declares. Let its `needs` say so"
+            )
         return self.squared[: self.n, : self.n]
 
     @property
     def norms(self) -> Float:
         """Squared norms (n,) of the worker rows."""
         return self.squared[: self.n, self.index(ORIGIN)]
+
+    @property
+    def centre(self) -> int:
+        """Position of the public row that rules start from: the reference, else the origin."""
+        return self.index(REFERENCE if REFERENCE in self.publics else ORIGIN)
 
     def index(self, public: str) -> int:
         """Position of a public row; ValueError when this geometry has none of that name."""
@@ -124,7 +178,14 @@ class Geometry:
         return self.n + self.publics.index(public)
 
     def mix(self, matrix: Float) -> Geometry:
-        """Geometry of the k rows `matrix` @ worker rows, (k, n) with row sums 1; publics stay."""
+        """Geometry of the k rows `matrix` @ worker rows, (k, n) with row sums 1; publics stay.
+
+        Without `pairs` the entries of the mixtures are NaN: they cannot be known.
+        """
+        if not self.pairs:
+            unknown = np.full((len(matrix), len(self.publics)), np.nan)
+            between = self.squared[self.n :, self.n :]
+            return self._partial(unknown, between, self.publics, self.unit)
         matrix = self._canonical(matrix)
         k = len(matrix)
         publics = len(self.publics)
@@ -150,7 +211,7 @@ class Geometry:
 
     def length(self, shift: Float) -> float:
         """Squared length of a combination (m,) of the rows whose sum is 0."""
-        return max(0.0, float(shift @ self.gram @ shift))
+        return float(np.maximum(shift @ self.gram @ shift, 0.0))
 
     def _canonical(self, matrix: Float) -> Float:
         """Move the weight of repeated rows to the first of them."""
@@ -162,6 +223,34 @@ class Geometry:
         """Distances among public rows are not computed anew by a mixture."""
         squared[k:, k:] = self.squared[self.n :, self.n :]
         return squared
+
+
+def _exact(squared: npt.ArrayLike) -> npt.NDArray[np.int64] | Float:
+    """Give integers as int64, so that their differences are exact, and all else as float64."""
+    known = np.asarray(squared)
+    if known.dtype.kind not in "iu":
+        return np.array(known, dtype=np.float64)
+    if known.size and int(known.max()) > _WHOLE_LIMIT:
+        raise ValueError(f"squared distances must be at most 2^61, got {int(known.max())}")
+    return known.astype(np.int64)
+
+
+def _check_lengths(squared: npt.NDArray[np.int64] | Float) -> None:
+    if not (np.isfinite(squared).all() and (squared >= 0).all()):
+        raise ValueError("squared distances must be finite and not negative")
+
+
+def _check_distances(squared: npt.NDArray[np.int64] | Float) -> None:
+    if np.diagonal(squared).any() or not np.array_equal(squared, squared.T):
+        raise ValueError("squared distances must be symmetric with a zero diagonal")
+
+
+def _around(squared: npt.NDArray[np.int64] | Float, centre: int) -> Float:
+    """Inner products relative to a row of a matrix of squared distances."""
+    to_centre = squared[centre]
+    doubled = to_centre[:, None] + to_centre[None, :] - squared
+    gram: Float = doubled.astype(np.float64) / 2
+    return gram
 
 
 def _pick(first: npt.NDArray[np.intp], m: int) -> npt.NDArray[np.intp]:

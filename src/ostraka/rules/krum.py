@@ -38,6 +38,7 @@ class Krum(GramRule):
 
     f: int
     name: ClassVar[str] = "krum"
+    publishes_one_row: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         whole_number("krum", "f", self.f, 0)
@@ -84,8 +85,11 @@ class MultiKrum(GramRule):
         if self.m is not None and self.m > n - self.f:
             raise ValueError(f"multi-krum needs m <= n - f, got m={self.m}, f={self.f}, n={n}")
 
+    def most_rows(self, n: int) -> int:
+        """Give m."""
+        return n - self.f if self.m is None else self.m
+
     def coefficients(self, geometry: Geometry, f: int) -> Float:
         """1/m for each chosen row."""
-        m = geometry.n - self.f if self.m is None else self.m
         order = np.argsort(krum_scores(geometry.distances, self.f), kind="stable")
-        return equal_weights(geometry, [int(i) for i in order[:m]])
+        return equal_weights(geometry, [int(i) for i in order[: self.most_rows(geometry.n)]])

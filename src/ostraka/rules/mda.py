@@ -40,6 +40,10 @@ class MDA(GramRule):
         """Need 2f < n."""
         check_minority("mda", n, f, self.f)
 
+    def most_rows(self, n: int) -> int:
+        """Give n - f."""
+        return n - self.f
+
     def coefficients(self, geometry: Geometry, f: int) -> Float:
         """1/(n-f) for each kept row."""
         kept, _ = smallest_diameter(geometry.distances, self.f)

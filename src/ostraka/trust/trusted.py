@@ -31,8 +31,8 @@ from ostraka.rules.aggregate import Aggregate, aggregate
 from ostraka.rules.api import PreAggregation, Rule
 from ostraka.rules.bounds import BoundError, remaining
 from ostraka.trust.api import Cost, Promise, Terms
+from ostraka.trust.public_step import Vector, step
 
-Vector = npt.NDArray[np.float32]
 Train = Callable[[int, Vector], Vector]
 FAMILIES = ("gram", "coordinate")
 
@@ -153,12 +153,6 @@ def _aggregate(plan: Plan, state: State, got: Collected) -> Aggregate:
         f=f,
         max_norm=plan.max_norm,
     )
-
-
-def step(model: Vector, update: npt.NDArray[np.floating], rate: float) -> Vector:
-    """theta <- float32(float64(theta) - rate * update): the same bits on every machine."""
-    with np.errstate(over="ignore", invalid="ignore"):  # an absurd rate ends in infinity, silently
-        return (model.astype(np.float64) - rate * update.astype(np.float64)).astype(np.float32)
 
 
 def terms(n: int, f: int, d: int | None) -> Terms:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ostraka import rules
+from ostraka.rules.api import measured
 from ostraka.rules.gram import ORIGIN, REFERENCE, Geometry
 
 
@@ -168,3 +169,194 @@ def test_extra_memory_is_a_few_blocks(name, pre):
         tracemalloc.stop()
     assert peak < 4 * d + 6 * n * (1 << 14) * 8
     assert peak < 0.5 * n * d * 8
+
+
+def on_a_grid(seed, n, bits=26):
+    """Integer rows and their exact squared distances, origin and reference last, as Python ints."""
+    rng = np.random.default_rng(seed)
+    rows = rng.integers(-(1 << bits), 1 << bits, (n + 2, 3))
+    rows[n] = 0
+    every = [[int(v) for v in row] for row in rows]
+    exact = [[sum((u - v) ** 2 for u, v in zip(a, b, strict=True)) for b in every] for a in every]
+    return rows, exact
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64])
+def test_from_distances_subtracts_integers_exactly(dtype):
+    n, unit = 7, 2.0**-20
+    _, exact = on_a_grid(3, n)
+    assert 2**54 < max(map(max, exact)) < 2**56
+    squared = np.array(exact, dtype=dtype)
+    geometry = Geometry.from_distances(squared, (ORIGIN, REFERENCE), unit)
+    medians = [sorted(row[:n])[n // 2] for row in exact[:n]]
+    centre = medians.index(min(medians))
+    for i in range(n + 2):
+        for j in range(n + 2):
+            doubled = exact[i][centre] + exact[j][centre] - exact[i][j]
+            assert geometry.gram[i, j] == doubled / 2
+            assert geometry.squared[i, j] == float(exact[i][j])
+    again = Geometry.from_distances(squared, (ORIGIN, REFERENCE), unit)
+    assert again.gram.tobytes() == geometry.gram.tobytes()
+    rounded = Geometry.from_distances(squared.astype(np.float64), (ORIGIN, REFERENCE), unit)
+    assert (rounded.gram != geometry.gram).any()
+
+
+def test_a_near_pair_beside_a_far_row_keeps_its_inner_products():
+    x = np.array([[0, 0], [3, 1], [1, 2], [2**27, 5]])
+    squared = ((x[:, None] - x[None]) ** 2).sum(axis=2)
+    geometry = Geometry.from_distances(squared)
+    centre = x[int(np.flatnonzero(np.diagonal(geometry.gram) == 0)[0])]
+    np.testing.assert_array_equal(geometry.gram, (x - centre) @ (x - centre).T)
+
+
+@pytest.mark.parametrize("bad", [[[0, 2**62], [2**62, 0]], [[0, -1], [-1, 0]], [[0, 1], [2, 0]]])
+def test_from_distances_refuses_integers_that_are_none(bad):
+    with pytest.raises(ValueError, match="squared distances"):
+        Geometry.from_distances(np.array(bad))
+
+
+def publics_of(squared, n, names):
+    """What a server opens for the cheap rules: no distance between two workers."""
+    p = len(names)
+    return Geometry.from_publics(squared[:n, n : n + p], squared[n : n + p, n : n + p], names)
+
+
+@pytest.mark.parametrize("reference", [False, True])
+def test_from_publics_serves_one_step_of_centered_clipping(reference):
+    x = np.random.default_rng(1).standard_normal((9, 4))
+    whole = Geometry.from_rows(x, reference=np.ones(4) if reference else None)
+    bare = publics_of(whole.squared, 9, whole.publics)
+    for tau in (1e-3, 1.0, 1e3):
+        rule = rules.CenteredClipping(tau)
+        want = rules.coefficients(whole, rule, f=3)
+        assert rules.coefficients(bare, rule, f=3).tobytes() == want.tobytes()
+    assert bare.norms.tobytes() == whole.norms.tobytes()
+    np.testing.assert_allclose(bare.norms, (x**2).sum(axis=1), rtol=1e-12)
+    assert np.isnan(bare.squared[:9, :9][~np.eye(9, dtype=bool)]).all()
+
+
+def test_from_publics_holds_inner_products_with_public_rows():
+    rows, exact = on_a_grid(5, 4, bits=10)
+    geometry = publics_of(np.array(exact), 4, (ORIGIN, REFERENCE))
+    np.testing.assert_array_equal(geometry.gram[5, :4], rows[:4] @ rows[5])
+    np.testing.assert_array_equal(np.diagonal(geometry.gram), (rows**2).sum(axis=1))
+
+
+@pytest.mark.parametrize(
+    ("to", "between", "names"),
+    [
+        (np.ones((2, 1)), np.zeros((1, 1)), (REFERENCE,)),
+        (np.ones((2, 1)), np.zeros((1, 1)), ()),
+        (np.ones((2, 2)), np.zeros((1, 1)), (ORIGIN,)),
+        (np.ones((2, 1)), np.zeros((2, 2)), (ORIGIN,)),
+        (np.ones((0, 1)), np.zeros((1, 1)), (ORIGIN,)),
+        (np.ones(2), np.zeros((1, 1)), (ORIGIN,)),
+        (np.full((2, 1), np.nan), np.zeros((1, 1)), (ORIGIN,)),
+        (np.full((2, 1), -1.0), np.zeros((1, 1)), (ORIGIN,)),
+        (np.ones((2, 1)), np.ones((1, 1)), (ORIGIN,)),
+        (np.ones((2, 2)), np.array([[0.0, 1.0], [2.0, 0.0]]), (ORIGIN, REFERENCE)),
+    ],
+)
+def test_from_publics_refuses_what_are_none(to, between, names):
+    with pytest.raises(ValueError, match=r"squared distances|origin must be the first"):
+        Geometry.from_publics(to, between, names)
+
+
+class Greedy(rules.Mean):
+    """Says that it needs nothing, and reads what `read` reads of the geometry."""
+
+    name = "greedy"
+
+    def __init__(self, read):
+        self.read = read
+
+    def with_f(self, f):
+        return self
+
+    def coefficients(self, geometry, f):
+        return super().coefficients(geometry, f) + 0.0 * self.read(geometry)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda g: g.distances.sum(),
+        lambda g: g.squared[0, 1],
+        lambda g: g.gram[0, 1],
+        lambda g: g.from_point(np.eye(len(g.squared))[0]).sum(),
+        lambda g: g.length(np.eye(len(g.squared))[0] - np.eye(len(g.squared))[1]),
+        lambda g: g.mix(np.eye(g.n)).squared[0, 1],
+        lambda g: g.mix(np.eye(g.n)).distances[0, 1],
+    ],
+)
+@pytest.mark.parametrize("p", [0, 1])
+def test_a_rule_that_reads_more_than_it_declares_is_refused(read, p):
+    whole = Geometry.from_rows(np.random.default_rng(0).standard_normal((4, 3)))
+    assert np.isfinite(rules.coefficients(whole, Greedy(read), f=0)).all()
+    bare = publics_of(whole.squared, 4, (ORIGIN,)) if p else Geometry.blank(4)
+    with pytest.raises(ValueError, match="more than it declares"):
+        rules.coefficients(bare, Greedy(read), f=0)
+
+
+@pytest.mark.parametrize("name", ["krum", "multi-krum", "mda", "geometric-median"])
+def test_distance_rules_refuse_a_geometry_without_distances(name):
+    rule = twins.one_of_each(2)[name]
+    with pytest.raises(ValueError, match="more than it declares"):
+        rules.coefficients(Geometry.blank(7), rule, f=2)
+    with pytest.raises(ValueError, match="more than it declares"):
+        rules.coefficients(Geometry.blank(7), rules.Mean(), [rules.NNM(2)], f=2)
+
+
+class Pairs(rules.PreAggregation):
+    """Means of neighbours in order: needs nothing but n."""
+
+    name = "pairs"
+    needs = rules.Needs.NOTHING
+
+    def check(self, n, f=None):
+        pass
+
+    def with_f(self, f):
+        return self
+
+    def matrix(self, geometry, f):
+        return np.repeat(np.eye(geometry.n // 2), 2, axis=1) / 2
+
+
+def test_mixtures_of_unmeasured_rows_are_unknown():
+    weights = rules.coefficients(Geometry.blank(6), rules.Mean(), [Pairs()], f=0)
+    np.testing.assert_allclose(weights, np.full(6, 1 / 6))
+    whole = Geometry.from_rows(np.random.default_rng(0).standard_normal((6, 3)))
+    bare = publics_of(whole.squared, 6, (ORIGIN,))
+    for rule in (rules.CenteredClipping(0.1), rules.CenteredClipping(0.1, 2)):
+        with pytest.raises(ValueError, match="more than it declares"):
+            rules.coefficients(bare, rule, [Pairs()], f=0)
+    assert rules.needs(rules.CenteredClipping(0.1), [Pairs()]) == rules.Needs.GRAM
+    assert rules.needs(rules.Mean(), [Pairs()]) == rules.Needs.NOTHING
+
+
+GRAM_RULES = sorted(name for name, kind in rules.RULES.items() if issubclass(kind, rules.GramRule))
+
+
+@pytest.mark.parametrize("reference", [False, True])
+@pytest.mark.parametrize("name", GRAM_RULES)
+@pytest.mark.parametrize("pre", [(), (rules.NNM(2),)])
+def test_what_is_measured_is_enough_for_every_rule(name, pre, reference):
+    """A server that opens exactly what `measured` says reaches the weights of the whole rows."""
+    rule = twins.one_of_each(2)[name]
+    x = np.random.default_rng(4).standard_normal((8, 5))
+    given = reference and rule.uses_reference
+    whole = Geometry.from_rows(x, reference=np.ones(5) if given else None)
+    pairs, names = measured(rules.needs(rule, pre), given)
+    m = 8 + len(names)
+    assert names == whole.publics[: len(names)]
+    if pairs:
+        bare = Geometry.from_distances(whole.squared[:m, :m], names)
+    else:
+        bare = publics_of(whole.squared, 8, names) if names else Geometry.blank(8)
+    got = rules.coefficients(bare, rule, pre, f=2)
+    want = rules.coefficients(whole, rule, pre, f=2)
+    np.testing.assert_allclose(got[:8], want[:8], atol=1e-7)
+    assert np.abs(got[:8]).max() <= rule.weight_bound
+    assert rule.centre == "public" or got[:8].sum() == pytest.approx(1.0, abs=1e-12)
+    assert np.count_nonzero(got[:8]) <= (8 if pre else rule.most_rows(8))

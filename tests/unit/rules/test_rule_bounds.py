@@ -113,6 +113,7 @@ def test_names_and_needs():
     assert rules.needs(rules.CenteredClipping(1.0)) == rules.Needs.PUBLIC_PRODUCTS
     assert rules.needs(rules.CenteredClipping(1.0, 2)) == rules.Needs.GRAM
     assert rules.needs(rules.Median(), [rules.NNM(1)]) == rules.Needs.DISTANCES
+    assert rules.needs(rules.CenteredClipping(1.0), [rules.NNM(1)]) == rules.Needs.GRAM
 
 
 def test_rules_are_frozen_values():

@@ -1,0 +1,147 @@
+"""A sharing of the Gram matrix X X^T from shared rows, with one mask per worker and a dealer.
+
+Source: goes beyond the pairwise products of He, Karimireddy and Jaggi 2020, section 3.3, which cost
+n (n - 1) d words each way. Here X = X0 + Y; server 0 and the dealer have the seeds of X0, server 1
+has Y. With B from a key of server 1 and the dealer, server 1 sends F = Y - B. Then
+
+    server 0:  (X0 + F)(X0 + F)^T             + R     knows Z = X - B, which is uniform
+    server 1:  Y Y^T - F F^T + (M + M^T - R)          M = X0 B^T, from the dealer
+                 sum = X X^T
+
+Parties: two servers and a dealer, any one curious. Revealed: nothing; F is masked by B, the
+dealer's words by R, symmetric, from a key of server 0 and the dealer. The dealer's words never go
+to server 0. One vector per worker crosses the server link in one direction; the rest is O(n^2).
+Blocks of columns travel in order, a few at a time, so that memory stays O(n block).
+
+Rules that need no cross terms have the diagonal alone: ``full`` is then False and all results (n,).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+
+from ostraka.algebra.ring import Ring, add_dots, add_gram, add_products, add_squares
+from ostraka.crypto.prg import Key
+from ostraka.net import Net
+from ostraka.sharing.additive import Masks, Rows, spans
+from ostraka.wire import Array, Bool, Message, Tensor
+
+AHEAD = 3
+"""Blocks that server 1 may have sent before server 0 has worked on them."""
+BLOCK = ("block",)
+
+
+@dataclass(frozen=True)
+class MaskedBlock(Message):
+    """Server 1 to server 0: columns of F."""
+
+    words: Annotated[Array, Tensor("uint64", ("n", "w"))]
+
+
+@dataclass(frozen=True)
+class Taken(Message):
+    """Server 0 to server 1: this block is done with."""
+
+    done: Bool
+
+
+@dataclass(frozen=True)
+class CrossTerms(Message):
+    """Dealer to server 1: the upper triangle of M + M^T - R, or its diagonal."""
+
+    words: Annotated[Array, Tensor("uint64", ("count",))]
+
+
+async def gram_0(
+    net: Net, server_1: str, masks: Masks, blinding: Key, full: bool, *, timeout_s: float
+) -> Ring:
+    """Server 0's share of X X^T: uint64 (n, n), or (n,) of its diagonal."""
+    share = _empty(masks.n, full)
+    for number, (low, high) in enumerate(spans(masks.n, masks.d)):
+        at = net.sub(BLOCK[0], number)
+        form = MaskedBlock.form(n=masks.n, w=high - low)
+        message = await at.recv(form, server_1, timeout_s=timeout_s)
+        z = masks.block(low, high)
+        z += message.words
+        del message
+        at.send(server_1, Taken(True))
+        net.window(BLOCK, (number + 1,))
+        _add_own(z, share)
+    return share + _unpack(_blinding(blinding, masks.n, full), masks.n, full)
+
+
+async def gram_1(
+    net: Net, server_0: str, dealer: str, shares: Rows, mask: Masks, full: bool, *, timeout_s: float
+) -> Ring:
+    """Server 1's share of X X^T: uint64 (n, n), or (n,) of its diagonal; ``mask`` makes B."""
+    n, number = shares.n, -1
+    plus, minus = _empty(n, full), _empty(n, full)
+    for number, (low, high) in enumerate(spans(n, shares.d)):
+        y = shares.block(low, high)
+        f = y - mask.block(low, high)
+        if number >= AHEAD:
+            await _taken(net, server_0, number - AHEAD, timeout_s)
+        net.sub(BLOCK[0], number).send(server_0, MaskedBlock(f))
+        _add_own(y, plus)
+        _add_own(f, minus)
+    for last in range(max(0, number - AHEAD + 1), number + 1):
+        await _taken(net, server_0, last, timeout_s)
+    form = CrossTerms.form(count=_count(n, full))
+    dealt = await net.recv(form, dealer, timeout_s=timeout_s)
+    return plus - minus + _unpack(dealt.words, n, full)
+
+
+def gram_dealer(
+    net: Net, server_1: str, masks: Masks, mask: Masks, blinding: Key, full: bool
+) -> None:
+    """The dealer's part: M from both streams, minus R, to server 1."""
+    cross = _empty(masks.n, full)
+    for low, high in spans(masks.n, masks.d):
+        if full:
+            add_products(masks.block(low, high), mask.block(low, high), cross)
+        else:
+            add_dots(masks.block(low, high), mask.block(low, high), cross)
+    words = _pack(cross + cross.T, full) - _blinding(blinding, masks.n, full)
+    net.send(server_1, CrossTerms(words))
+
+
+async def _taken(net: Net, server_0: str, number: int, timeout_s: float) -> None:
+    """Wait until server 0 is done with a block, and forget all up to it."""
+    await net.sub(BLOCK[0], number).recv(Taken.form(), server_0, timeout_s=timeout_s)
+    net.window(BLOCK, (number + 1,))
+
+
+def _empty(n: int, full: bool) -> Ring:
+    return np.zeros((n, n) if full else n, np.uint64)
+
+
+def _add_own(block: Ring, share: Ring) -> None:
+    """Add a block's products of rows with one another, or of each row with itself."""
+    if share.ndim == 2:
+        add_gram(block, share)
+    else:
+        add_squares(block, share)
+
+
+def _count(n: int, full: bool) -> int:
+    return n * (n + 1) // 2 if full else n
+
+
+def _blinding(key: Key, n: int, full: bool) -> Ring:
+    return key.stream().words(_count(n, full))
+
+
+def _pack(square: Ring, full: bool) -> Ring:
+    return square[np.triu_indices(len(square))] if full else square
+
+
+def _unpack(words: Ring, n: int, full: bool) -> Ring:
+    """A symmetric matrix from its upper triangle, or the diagonal as it is."""
+    if not full:
+        return words
+    upper = np.zeros((n, n), np.uint64)
+    upper[np.triu_indices(n)] = words
+    return upper + np.triu(upper, 1).T

@@ -1,0 +1,154 @@
+"""Opening the aggregate of shared rows, once and never again, rounded when weights are unequal.
+
+Source: He, Karimireddy and Jaggi 2020, section 3.2, last step, which opens p^T X exactly. That is
+not safe: the low bits of a sum with 24-bit weights, or a knapsack over unequal ones, give single
+rows. So server 1 adds a uniform dither and server 0 keeps the bits above it (two-server page, step
+7). Equal weights are sent as 1; their sum is opened exactly.
+
+Parties: two servers. Revealed: the weights to server 0, p^T X + dither to server 0, the rounded
+aggregate to both. This is a commit point: server 0 stores its part and says so; then server 1
+stores the very words that it will send, and sends them. After that nobody opens another sum of this
+round, whatever crashes: two sums over different sets differ by one row. Each server stores by a
+callback, which returns when its argument is durable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+
+from ostraka.algebra.ring import Ring, add_weighted
+from ostraka.crypto.prg import Key
+from ostraka.net import Abort, Net
+from ostraka.sharing.additive import Rows, spans
+from ostraka.wire import Array, Bool, Index, Message, Tensor
+
+
+@dataclass(frozen=True)
+class Weights(Message):
+    """Server 1 to server 0: integer weights of the surviving rows; see rules.integer_weights."""
+
+    values: Annotated[Array, Tensor("int64", ("n",))]
+    count: Index
+    capped: Bool
+
+
+@dataclass(frozen=True)
+class Prepared(Message):
+    """Server 0 to server 1: my part is stored."""
+
+    stored: Bool
+
+
+@dataclass(frozen=True)
+class Words(Message):
+    """Server 1 to server 0: p^T Y, with the dither in it."""
+
+    words: Annotated[Array, Tensor("uint64", ("d",))]
+
+
+@dataclass(frozen=True)
+class Rounded(Message):
+    """Server 0 to server 1: the aggregate that both go on from."""
+
+    words: Annotated[Array, Tensor("int64", ("d",))]
+
+
+async def prepare_0(
+    net: Net,
+    server_1: str,
+    rows: Rows,
+    survivors: list[int],
+    store: Callable[[Weights, Ring], None],
+    *,
+    timeout_s: float,
+) -> tuple[Weights, Ring]:
+    """Server 0, until the commit point: the weights, and its own p^T X0, which is stored."""
+    form = Weights.form(n=len(survivors))
+    weights = await net.recv(form, server_1, timeout_s=timeout_s)
+    if (weights.values != 0).sum() < 1 or weights.count > len(survivors):
+        raise Abort(f"{server_1} sent weights that no rule gives")
+    own = combined(rows, survivors, weights.values)
+
+    store(weights, own)
+    net.send(server_1, Prepared(True))
+    return weights, own
+
+
+async def commit_1(
+    net: Net,
+    server_0: str,
+    rows: Rows,
+    survivors: list[int],
+    weights: Weights,
+    dither: tuple[Key, int] | None,
+    store: Callable[[Ring], None],
+    *,
+    timeout_s: float,
+) -> None:
+    """Server 1, up to its words. ``dither``: a fresh key and s, or None for equal weights."""
+    net.send(server_0, weights)
+    words = combined(rows, survivors, weights.values)
+    if dither is not None:
+        words += dither_words(*dither, rows.d)
+
+    await net.recv(Prepared.form(), server_0, timeout_s=timeout_s)
+    store(words)
+    net.send(server_0, Words(words))
+
+
+async def open_aggregate_0(
+    net: Net, server_1: str, own: Ring, bits: int | None, limit: int, *, timeout_s: float
+) -> Ring:
+    """Server 0: the rounded aggregate, uint64 (d,); ``bits`` is s, or None for equal weights.
+
+    Abort when a word lies beyond ``limit``, which no honest server 1 sends.
+    """
+    theirs = await net.recv(Words.form(d=len(own)), server_1, timeout_s=timeout_s)
+    opened = rounded(own + theirs.words, bits)
+    check_range(server_1, opened, limit)
+    return opened
+
+
+async def take_rounded_1(net: Net, server_0: str, d: int, limit: int, *, timeout_s: float) -> Ring:
+    """Server 1: the rounded aggregate as server 0 sends it, uint64 (d,)."""
+    message = await net.recv(Rounded.form(d=d), server_0, timeout_s=timeout_s)
+    words = message.words.view(np.uint64)
+    check_range(server_0, words, limit)
+    return words
+
+
+def combined(rows: Rows, survivors: list[int], values: np.ndarray) -> Ring:
+    """Integer combination of the surviving rows: uint64 (d,)."""
+    weights = np.zeros(rows.n, np.int64)
+    weights[survivors] = values
+    out = np.zeros(rows.d, np.uint64)
+    for low, high in spans(rows.n, rows.d):
+        add_weighted(weights, rows.block(low, high), out[low:high])
+    return out
+
+
+def dither_words(key: Key, bits: int, d: int) -> Ring:
+    """Uniform integers in [-2^(bits-1), 2^(bits-1)), uint64 (d,)."""
+    low = key.stream().words(d) >> np.uint64(64 - bits)
+    low -= np.uint64(1 << (bits - 1))
+    return low
+
+
+def rounded(words: Ring, bits: int | None) -> Ring:
+    """Only what lies above the dither: multiples of 2^(s - 24) on the rows' own grid."""
+    if bits is None:
+        return words
+    half = np.int64(1 << (bits - 1))
+    signed = words.view(np.int64) + half
+    return ((signed >> np.int64(bits)) << np.int64(bits - 24)).view(np.uint64)
+
+
+def check_range(sender: str, words: Ring, limit: int) -> None:
+    """Abort when some word, read as a signed number, is greater in size than ``limit``."""
+    signed = words.view(np.int64)
+    if signed.max(initial=0) > limit or signed.min(initial=0) < -limit:
+        raise Abort(f"{sender} sent an aggregate out of range")

@@ -1,0 +1,89 @@
+"""How three operators begin an attempt of a round together, and begin another when one restarted.
+
+Parties: server 0, which opens attempts; server 1 and the dealer, which follow. A turn is (round,
+attempt); attempts only rise, and server 0 stores each before it opens it, so no label is ever used
+twice. Who restarted says so (Boot), and server 0 opens a new attempt; whoever is still in an older
+one leaves it as soon as the new one is heard of. So nothing of an interrupted attempt is used
+again: both holders of every shared key bring a fresh part of it to each attempt.
+Guarantee: an attempt runs only among processes that were all there when it began, with one public
+model; an old copy of a server's state is noticed. Revealed: nothing but the model's digest to the
+other server. Server 1 answers with what it needs: nothing, the last aggregate, or to finish a round
+that it has committed to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from ostraka.crypto.prg import Key
+from ostraka.crypto.transcript import digest
+from ostraka.net import Net
+from ostraka.protocols.exchange import swap
+from ostraka.wire import U8, Bool, Exactly, Index, Message
+
+PATH = ("round", "attempt")
+BOOT = ("boot",)
+BEFORE_ALL: tuple[int, ...] = ()
+FRESH, BEHIND, COMMITTED = range(3)
+Turn = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Boot(Message):
+    """Server 1 or dealer to server 0: this process has just begun."""
+
+    here: Bool
+
+
+@dataclass(frozen=True)
+class Open(Message):
+    """Server 0 to both others: an attempt begins, on this model; ``final`` after the last round."""
+
+    final: Bool
+    model: Annotated[bytes, Exactly(32)]
+
+
+@dataclass(frozen=True)
+class Ready(Message):
+    """Server 1 to server 0: where it stands, and the attempt that it has committed to, if so."""
+
+    status: Annotated[int, U8]
+    attempt: Index
+
+
+@dataclass(frozen=True)
+class Part(Message):
+    """One holder's fresh part of a key that two share for one attempt."""
+
+    part: Annotated[bytes, Exactly(32)]
+
+
+def at(net: Net, turn: Turn) -> Net:
+    """The label of a turn."""
+    return net.sub(PATH[0], turn[0]).sub(PATH[1], turn[1])
+
+
+def say_boot(net: Net, server_0: str, boot: int) -> None:
+    """Tell server 0 that this process has begun; ``boot`` counts them and only rises."""
+    net.sub(BOOT[0], boot).send(server_0, Boot(True))
+
+
+async def await_boot(net: Net, party: str, after: tuple[int, ...]) -> tuple[int, ...]:
+    """Server 0: wait until a later process of this party begins; gives its number."""
+    number, _ = await net.newest(Boot.form(), party, BOOT, after=after)
+    return number
+
+
+async def next_turn(net: Net, server_0: str, after: tuple[int, ...]) -> tuple[Turn, Open]:
+    """Server 1 and dealer: the newest attempt that server 0 has opened."""
+    turn, message = await net.newest(Open.form(), server_0, PATH, after=after)
+    return (turn[0], turn[1]), message
+
+
+async def pair_key(net: Net, peer: str, own: Key, *, timeout_s: float) -> Key:
+    """A key that only the two of us have; fresh for this attempt if either part is."""
+    part = own.derive("part", peer.encode()).reveal()
+    theirs = await swap(net, peer, Part(part), Part.form(), timeout_s)
+    first, second = sorted([(net.me, part), (peer, theirs.part)])
+    return Key(digest("pair key", first[1], second[1]))

@@ -1,0 +1,1 @@
+"""Secret sharing: how a vector is split among parties and put together again, as pure functions."""

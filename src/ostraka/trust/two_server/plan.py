@@ -1,0 +1,185 @@
+"""What the parties of `two_server` agree on beforehand, and what its two servers keep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ostraka.algebra.fixed import FixedPoint
+from ostraka.algebra.ring import Ring
+from ostraka.protocols.gram_sharing import AHEAD
+from ostraka.protocols.linear_image import Image
+from ostraka.protocols.upload import Context, Turn
+from ostraka.protocols.wrap_check import projections
+from ostraka.rules.api import GramRule, Needs, PreAggregation, Rule, check_chain
+from ostraka.rules.guard import check_start
+from ostraka.sharing.additive import block_width
+from ostraka.trust.public_step import Vector
+
+MOST_ATTEMPTS = 3
+"""Attempts of one round in which the rule may have read something of the updates."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What all parties agree on; `check` refuses what cannot hold.
+
+    ``keys`` maps the workers, in order, to their raw public keys (32 bytes); ``session`` names the
+    run (32 bytes); ``f``, ``dropouts``, ``rate``, ``deadline_s`` and ``max_norm`` as in `trusted`;
+    ``patience_s``: how long operators wait for one another; ``min_cohort``: fewest workers of a
+    round that opens anything; ``min_contributors``: see rules.guard.
+    """
+
+    keys: Mapping[str, bytes]
+    server_0: str
+    server_1: str
+    dealer: str
+    session: bytes
+    rounds: int
+    rule: GramRule
+    pre: tuple[PreAggregation, ...]
+    f: int
+    dropouts: int | None
+    rate: Callable[[int], float]
+    deadline_s: float
+    patience_s: float
+    max_norm: float
+    fixed: FixedPoint
+    min_contributors: int
+    min_cohort: int
+
+    @property
+    def workers(self) -> tuple[str, ...]:
+        """All workers in order."""
+        return tuple(self.keys)
+
+    @property
+    def n(self) -> int:
+        """How many workers there are."""
+        return len(self.keys)
+
+    @property
+    def projections(self) -> int:
+        """K of the wraparound check."""
+        return projections(self.n, self.rounds * MOST_ATTEMPTS)
+
+    @property
+    def image(self) -> Image:
+        """What the rule and its pre-aggregations are shown."""
+        return image_of(self.rule, self.pre)
+
+    def context(self, turn: Turn) -> Context:
+        """What the uploads of a turn are bound to."""
+        return Context(self.session, turn, self.keys)
+
+    def check(self) -> None:
+        """ValueError with a sentence for numbers with which a promise cannot hold."""
+        check_chain(self.rule, self.pre, self.n, self.f)
+        check_start(self.rule, self.n, self.f, self.dropouts, self.min_contributors)
+        least = self.f + self.min_contributors
+        if not least <= self.min_cohort <= self.n:
+            raise ValueError(
+                f"min_cohort must be at least f + min_contributors = {least} and at most "
+                f"n = {self.n}, got {self.min_cohort}"
+            )
+
+    def most_bytes(self) -> int:
+        """No message of this trust model is longer."""
+        block = 8 * self.n * block_width(self.n)
+        return max(8 * self.fixed.d, block, 8 * 2 * 2 * self.n * self.projections) + 4096
+
+    def most_unread(self) -> int:
+        """Bytes of one sender's unread mail that an honest one may come to."""
+        return (AHEAD + 2) * self.most_bytes()
+
+
+def image_of(rule: Rule, pre: tuple[PreAggregation, ...] = ()) -> Image:
+    """The least that a chain reads. ValueError for a rule that works coordinate by coordinate."""
+    if not isinstance(rule, GramRule):
+        raise ValueError(
+            f"{rule.name} works on each coordinate by itself, and two_server runs only rules that "
+            "commute with rotations, since nobody there sees a coordinate: use it under trusted "
+            "or replicated, or choose one of the rules that two_server runs"
+        )
+    needs = {rule.needs, *(part.needs for part in pre)}
+    own = rule.needs in (Needs.NORMS, Needs.PUBLIC_PRODUCTS, Needs.GRAM)
+    return Image(
+        distances=bool(needs & {Needs.DISTANCES, Needs.GRAM}),
+        norms=own or any(part.needs in (Needs.NORMS, Needs.GRAM) for part in pre),
+        products=own and rule.uses_reference and rule.needs is not Needs.NORMS,
+    )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Server 0's record before the commit point: its part of the sum, and what it is a sum of.
+
+    ``values`` int64, one for each of ``names``; ``count`` as in rules.integer_weights; ``own``
+    uint64 (d,); ``told``: what is to be said of the round, as JSON.
+    """
+
+    attempt: int
+    names: tuple[str, ...]
+    values: npt.NDArray[np.int64]
+    count: int
+    own: Ring
+    told: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class State0:
+    """All that server 0 must keep; ``round`` is the next one to finish.
+
+    ``attempt``: the last one opened; ``opened``: those of this round in which the rule may have
+    read something; ``previous`` float64 (d,): the last aggregate; ``opened_words`` uint64 (d,): the
+    words that it follows from, for server 1, where that has fallen behind.
+    """
+
+    round: int
+    attempt: int
+    opened: int
+    model: Vector
+    previous: npt.NDArray[np.float64]
+    opened_words: Ring
+    prepared: Prepared | None = None
+
+    @classmethod
+    def initial(cls, model: Vector) -> State0:
+        """Before the first round."""
+        d = model.size
+        return cls(0, 0, 0, model, np.zeros(d), np.zeros(d, np.uint64))
+
+
+@dataclass(frozen=True)
+class Committed:
+    """Server 1's record of the commit point: the very words that it sends, and their weights."""
+
+    round: int
+    attempt: int
+    names: tuple[str, ...]
+    values: npt.NDArray[np.int64]
+    count: int
+    words: Ring
+
+
+@dataclass(frozen=True)
+class State1:
+    """All that server 1 must keep; ``round`` is the next one to finish, ``boot`` counts processes.
+
+    ``committed`` may be of this round (its aggregate is still to come) or of the last one.
+    """
+
+    boot: int
+    round: int
+    model: Vector
+    previous: npt.NDArray[np.float64]
+    committed: Committed | None = None
+
+    @classmethod
+    def initial(cls, model: Vector) -> State1:
+        """Before the first round."""
+        return cls(0, 0, model, np.zeros(model.size))

@@ -1,0 +1,251 @@
+"""Server 0 of `two_server`: keeps the model, opens rounds, holds the seeds, sees the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ostraka.algebra.ring import Ring
+from ostraka.crypto.prg import Key
+from ostraka.net import Abort, Net, Trace
+from ostraka.protocols import turns
+from ostraka.protocols.compare import triples_0, triples_needed
+from ostraka.protocols.gram_sharing import gram_0
+from ostraka.protocols.linear_image import NOTHING, send_image
+from ostraka.protocols.norm_check import no_longer
+from ostraka.protocols.opening import Rounded, Weights, open_aggregate_0, prepare_0
+from ostraka.protocols.public_model import model_hash, show_model
+from ostraka.protocols.upload import agree, collect_seeds
+from ostraka.protocols.wrap_check import within_reach, wrap_triples
+from ostraka.sharing.additive import Masks, products_with
+from ostraka.trust.public_step import step
+from ostraka.trust.two_server.decide import (
+    PublicRow,
+    Standing,
+    aggregate_of,
+    dither_bits,
+    influence,
+    range_limit,
+    told,
+)
+from ostraka.trust.two_server.plan import MOST_ATTEMPTS, Plan, Prepared, State0
+
+
+async def server_0(
+    net: Net,
+    plan: Plan,
+    state: State0,
+    *,
+    own: Key,
+    commit: Callable[[State0], None],
+    trace: Trace,
+) -> State0:
+    """Server 0's whole life: rounds until the last, then the model to everybody.
+
+    ``own`` is secret and fresh in every process. ``commit`` makes a state durable before it
+    returns; a restart goes on from the last one. Raises Timeout when a round brings nothing or an
+    operator is gone, Abort when a round's bound fails; the state is kept.
+    """
+    server = _Server(net, plan, state, own, commit, trace)
+    if state.attempt == 0 and state.round == 0:  # else the others may have begun long ago
+        server.boots = {
+            name: await turns.await_boot(net, name, turns.BEFORE_ALL) for name in server.others
+        }
+    while True:
+        turn = server.next_turn()
+        ended, over = await net.race(
+            server.attempt(turn), *(server.restarted(name) for name in server.others)
+        )
+        if ended == 0 and over:
+            return server.state
+        if ended > 0:
+            trace("interrupted", round=turn[0], attempt=turn[1], party=server.others[ended - 1])
+
+
+@dataclass
+class _Server:
+    """One process of server 0: what it keeps, and the steps of an attempt."""
+
+    net: Net
+    plan: Plan
+    state: State0
+    own: Key
+    commit: Callable[[State0], None]
+    trace: Trace
+
+    def __post_init__(self) -> None:
+        self.others = (self.plan.server_1, self.plan.dealer)
+        self.boots: dict[str, tuple[int, ...]] = dict.fromkeys(self.others, turns.BEFORE_ALL)
+
+    def keep(self, state: State0) -> None:
+        """Store a state, then go on from it."""
+        self.commit(state)
+        self.state = state
+
+    def next_turn(self) -> turns.Turn:
+        """The label of a new attempt, stored before anybody hears of it."""
+        state = self.state
+        if state.opened >= MOST_ATTEMPTS and state.prepared is None:
+            raise Abort(
+                f"round {state.round} was begun {state.opened} times and never finished; each "
+                "attempt shows colluding workers more of the others' updates, so no other one is "
+                "made: begin a run of another name from the stored model"
+            )
+        self.keep(replace(state, attempt=state.attempt + 1))
+        return (state.round, state.attempt + 1)
+
+    async def restarted(self, name: str) -> None:
+        """End when another process of this operator begins."""
+        self.boots[name] = await turns.await_boot(self.net, name, self.boots[name])
+
+    async def attempt(self, turn: turns.Turn) -> bool:
+        """One attempt of a round; True when all rounds are over."""
+        net, plan = turns.at(self.net, turn), self.plan
+        self.net.window(turns.PATH, turn, turn)
+        final = turn[0] >= plan.rounds
+        opening = turns.Open(final, model_hash(self.state.model))
+        net.send(plan.server_1, opening)
+        net.send(plan.dealer, replace(opening, model=bytes(32)))
+        ready = await net.recv(turns.Ready.form(), plan.server_1, timeout_s=plan.patience_s)
+        if ready.status == turns.COMMITTED:
+            await self.finish(net, self.committed(ready.attempt))
+            return False
+        if ready.status == turns.BEHIND:
+            net.send(plan.server_1, Rounded(self.state.opened_words.view(np.int64)))
+        if self.state.prepared is not None:  # server 1 never committed to it, and never will now
+            self.keep(replace(self.state, prepared=None))
+        if final:
+            show_model(net, plan.workers, self.state.model, final=True)
+            return True
+
+        key = await turns.pair_key(
+            net, plan.dealer, self.own.derive("turn", *turn), timeout_s=plan.patience_s
+        )
+        standing, masks = await self.gather(net, turn, key)
+        weights, own = await self.aggregate(net, turn, standing, masks, key)
+        await self.finish(net, self.record(turn, standing, weights, own))
+        return False
+
+    async def gather(self, net: Net, turn: turns.Turn, key: Key) -> tuple[Standing, Masks]:
+        """Steps 1 to 4: the model out, seeds in, who takes part, the wraparound check."""
+        plan = self.plan
+        show_model(net, plan.workers, self.state.model, final=False)
+        context = plan.context(turn)
+        held = await collect_seeds(net, context, timeout_s=plan.deadline_s)
+        roster = await agree(
+            net, plan.server_1, context, held, timeout_s=plan.deadline_s + plan.patience_s
+        )
+        standing = Standing(plan, turn[0], roster)
+        standing.require()
+
+        seeds = [context.mask(name, held.parts[name].seed) for name in roster.active]
+        masks = Masks(seeds, plan.fixed.d)
+        triples = triples_0(key.derive("wrap triples"), wrap_triples(masks.n, plan.projections))
+        passed = await within_reach(
+            net.sub("wrap"),
+            0,
+            plan.server_1,
+            masks,
+            plan.fixed.projection_limit,
+            plan.projections,
+            self.own.derive("coin", *turn),
+            triples,
+            timeout_s=plan.patience_s,
+        )
+        standing.drop(passed, "overflow")
+        standing.require()
+        return standing, masks
+
+    async def aggregate(
+        self, net: Net, turn: turns.Turn, standing: Standing, masks: Masks, key: Key
+    ) -> tuple[Weights, Ring]:
+        """Steps 5 to 7, up to the commit point."""
+        plan, image = self.plan, self.plan.image
+        gram = await gram_0(
+            net.sub("gram"),
+            plan.server_1,
+            masks,
+            key.derive("gram blinding"),
+            image.full,
+            timeout_s=plan.patience_s,
+        )
+        triples = triples_0(key.derive("norm triples"), triples_needed(masks.n, 2))
+        passed = await no_longer(
+            net.sub("norm"),
+            0,
+            plan.server_1,
+            gram,
+            plan.fixed.norm_limit,
+            triples,
+            timeout_s=plan.patience_s,
+        )
+        standing.drop(passed, "norm")
+        standing.require()
+        products = None
+        if image.products:
+            products = products_with(masks, PublicRow.of(plan, self.state.previous).words)
+        if image.labels:
+            self.keep(replace(self.state, opened=self.state.opened + 1))
+            share = image.of(gram, products, standing.survivors)
+            send_image(net, plan.server_1, share)
+
+        def store(weights: Weights, words: Ring) -> None:
+            self.keep(replace(self.state, prepared=self.record(turn, standing, weights, words)))
+
+        return await prepare_0(
+            net, plan.server_1, masks, standing.survivors, store, timeout_s=plan.patience_s
+        )
+
+    def record(self, turn: turns.Turn, standing: Standing, weights: Weights, own: Ring) -> Prepared:
+        """What must be on disk before server 1 commits."""
+        return Prepared(
+            turn[1], standing.names, weights.values, weights.count, own, told(standing, weights)
+        )
+
+    def committed(self, attempt: int) -> Prepared:
+        """The record of the attempt that server 1 has committed to."""
+        kept = self.state.prepared
+        if kept is None or kept.attempt != attempt:
+            raise Abort(
+                f"{self.plan.server_1} has committed to attempt {attempt} of round "
+                f"{self.state.round}, of which nothing is stored here: this state is an old copy"
+            )
+        return kept
+
+    async def finish(self, net: Net, record: Prepared) -> None:
+        """Open the aggregate, take the step, store, tell server 1 and whoever listens."""
+        plan, state = self.plan, self.state
+        opened = await open_aggregate_0(
+            net,
+            plan.server_1,
+            record.own,
+            dither_bits(plan, record.count),
+            range_limit(plan, record.values, record.count),
+            timeout_s=plan.patience_s,
+        )
+        public = PublicRow.of(plan, state.previous) if plan.rule.uses_reference else None
+        aggregate = aggregate_of(plan, opened, record.values, record.count, public)
+        model = step(state.model, aggregate, plan.rate(state.round))
+        self.tell(record)
+        self.keep(State0(state.round + 1, 0, 0, model, aggregate, opened))
+        net.send(plan.server_1, Rounded(opened.view(np.int64)))
+
+    def tell(self, record: Prepared) -> None:
+        """Say who was refused or missing, what was opened to whom, and every worker's weight."""
+        at, image, trace = self.state.round, self.plan.image, self.trace
+        for name, (reason, detail) in record.told["refused"].items():
+            trace("excluded", round=at, party=name, reason=reason, detail=detail)
+        for name in record.told["missing"]:
+            trace("missing", round=at, party=name)
+        if record.told["capped"]:
+            trace("capped", round=at, least=self.plan.min_contributors)
+        m = len(record.names)
+        for label in image.labels:
+            words = replace(NOTHING, **{label: True}).count(m)
+            trace("opened", round=at, label=label, to=self.plan.server_1, words=words)
+        kind = "sum" if record.count else "rounded aggregate"
+        trace("opened", round=at, label=kind, to="both servers", words=self.plan.fixed.d)
+        weights = influence(record.names, record.values, record.count)
+        trace("aggregated", round=at, influence=weights)

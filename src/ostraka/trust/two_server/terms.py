@@ -1,0 +1,143 @@
+"""What `two_server` promises, leaks and costs; who talks to whom, and in which messages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ostraka.protocols import compare, gram_sharing, linear_image, opening, turns, upload
+from ostraka.protocols.coin import Commitment, Reveal
+from ostraka.protocols.public_model import ModelDigest, PublicModel
+from ostraka.protocols.wrap_check import wrap_triples
+from ostraka.sharing.additive import block_width
+from ostraka.trust.api import Cost, Promise, Terms
+from ostraka.trust.two_server.plan import Plan
+
+FAMILIES = ("gram",)
+_SMALL = 4096
+
+
+def meetings(plan: Plan) -> frozenset[frozenset[str]]:
+    """Who has business with whom: every worker with the three operators, these with one another."""
+    operators = (plan.server_0, plan.server_1, plan.dealer)
+    among = {frozenset((a, b)) for a in operators for b in operators if a != b}
+    return frozenset(among | {frozenset((w, o)) for w in plan.workers for o in operators})
+
+
+def expects(plan: Plan, me: str, peer: str) -> Mapping[str, int]:
+    """The kinds of message that ``me`` takes from ``peer``, and the most bytes of each."""
+    d, n = plan.fixed.d, plan.n
+    role, other = _role(plan, me), _role(plan, peer)
+    gates = compare.Masked.form(count=2 * n * max(2 * plan.projections, 2)).max_bytes
+    between_servers = {
+        Commitment.kind: _SMALL,
+        Reveal.kind: _SMALL,
+        compare.Masked.kind: gates,
+        compare.Verdict.kind: compare.Verdict.form(rows=n).max_bytes,
+    }
+    held = {upload.Held.kind: upload.Held.form(n=n).max_bytes}
+    active = {upload.Active.kind: upload.Active.form(n=n).max_bytes}
+    begin = {turns.Open.kind: _SMALL}
+    part = {turns.Part.kind: _SMALL}
+    table: dict[tuple[str, str], dict[str, int]] = {
+        ("worker", "server_0"): {PublicModel.kind: PublicModel.form(d=d).max_bytes},
+        ("worker", "server_1"): {ModelDigest.kind: _SMALL},
+        ("server_0", "worker"): {upload.SeedPart.kind: _SMALL},
+        ("dealer", "worker"): {upload.SeedPart.kind: _SMALL},
+        ("server_1", "worker"): {upload.SharePart.kind: upload.SharePart.form(d=d).max_bytes},
+        ("server_0", "dealer"): {turns.Boot.kind: _SMALL, **part},
+        ("dealer", "server_0"): {**begin, **part},
+        ("dealer", "server_1"): {**part, **active},
+        ("server_1", "dealer"): {
+            **part,
+            **held,
+            compare.Correction.kind: compare.Correction.form(
+                count=wrap_triples(n, plan.projections)
+            ).max_bytes,
+            gram_sharing.CrossTerms.kind: gram_sharing.CrossTerms.form(
+                count=n * (n + 1) // 2
+            ).max_bytes,
+        },
+        ("server_0", "server_1"): {
+            **between_servers,
+            **active,
+            turns.Boot.kind: _SMALL,
+            turns.Ready.kind: _SMALL,
+            gram_sharing.MaskedBlock.kind: gram_sharing.MaskedBlock.form(
+                n=n, w=block_width(1)
+            ).max_bytes
+            if n == 1
+            else 8 * n * block_width(n) + _SMALL,
+            opening.Weights.kind: opening.Weights.form(n=n).max_bytes,
+            opening.Words.kind: opening.Words.form(d=d).max_bytes,
+        },
+        ("server_1", "server_0"): {
+            **between_servers,
+            **held,
+            **begin,
+            gram_sharing.Taken.kind: _SMALL,
+            linear_image.ImageShare.kind: linear_image.ImageShare.form(
+                count=plan.image.count(n)
+            ).max_bytes,
+            opening.Prepared.kind: _SMALL,
+            opening.Rounded.kind: opening.Rounded.form(d=d).max_bytes,
+        },
+    }
+    return table.get((role, other), {})
+
+
+def _role(plan: Plan, name: str) -> str:
+    operators = {
+        plan.server_0: "server_0",
+        plan.server_1: "server_1",
+        plan.dealer: "dealer",
+    }
+    return operators.get(name, "worker")
+
+
+def terms(plan: Plan, d: int | None) -> Terms:
+    """What this trust model promises and costs; d None where the model's size is not known."""
+    opened = ", ".join(plan.image.labels) or "nothing"
+    n, f = plan.n, plan.f
+    promise = Promise(
+        trust="two_server",
+        may_lie=f"Up to {f} of {n} workers may send anything, together and knowing everything, "
+        "also with one curious server. Servers and dealer follow the protocol.",
+        may_look="Any one of server 0, server 1 and the dealer may keep and study all that it "
+        "sees. Three independent operators are needed: any two of them together see every update.",
+        sees={
+            "server-0": "who takes part, two check bits per worker, every worker's weight in the "
+            "rule's output, and the weighted sum of updates under a dither (the exact sum where "
+            "all weights are equal)",
+            "server-1": "who takes part, two check bits per worker, "
+            f"{opened} of the updates, and the rounded aggregate (the exact sum where all weights "
+            "are equal)",
+            "dealer": "who takes part",
+            "worker": "the model of every round, nothing of the other workers' updates",
+        },
+        tolerates={"byzantine workers": f, "byzantine servers": 0, "curious operators": 1},
+        not_promised="A right result when a server or the dealer lies. Weights and changes of who "
+        "takes part tell server 0 something over many rounds: least squares over 40 rounds found "
+        "one worker's mean gradient with correlation 0.89. Distances tell server 1, with a few "
+        "colluding workers, label histograms (correlation 0.99 at the start, 0.55 to 0.73 late), "
+        "and f colluding rows read f - 1 chosen linear functions of every honest update in every "
+        "round. Noise ([privacy]) is the cure.",
+    )
+    return Terms(promise, costs(n, 0 if d is None else d, plan.projections, plan.image), FAMILIES)
+
+
+def costs(n: int, d: int, k: int, image: linear_image.Image) -> Mapping[str, Cost]:
+    """Bytes that each role sends in one round in which all n workers take part."""
+    cross = n * (n + 1) // 2 if image.full else n
+    ands = wrap_triples(n, k) + compare.triples_needed(n, 2)
+    return {
+        "server-0": Cost(
+            "n 4 d (models) + 16 A (comparisons) + 8 d (aggregate) + 8 image + small",
+            n * 4 * d + 16 * ands + 8 * d + 8 * image.count(n) + 34 * n,
+        ),
+        "server-1": Cost(
+            "n 8 d (masked vectors to server 0) + 16 A (comparisons) + 8 d (sum) + small",
+            8 * n * d + 16 * ands + 8 * d + 44 * n,
+        ),
+        "dealer": Cost("8 A + 8 cross terms + small", 8 * ands + 8 * cross + 33 * n),
+        "worker": Cost("8 d + 416", 8 * d + 416),
+    }

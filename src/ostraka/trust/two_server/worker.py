@@ -1,0 +1,85 @@
+"""A worker of `two_server`: trains on a model that both servers state, uploads in parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from ostraka.algebra.fixed import unusable
+from ostraka.algebra.ring import Ring
+from ostraka.crypto.prg import Key
+from ostraka.crypto.sign import Sign
+from ostraka.net import Abort, Net, Trace
+from ostraka.protocols import turns
+from ostraka.protocols.public_model import next_shown
+from ostraka.protocols.upload import make_parts
+from ostraka.trust.public_step import Vector
+from ostraka.trust.two_server.plan import Plan
+
+Train = Callable[[int, Vector], npt.NDArray[np.floating]]
+Admit = Callable[[turns.Turn, Vector], bool]
+
+
+async def worker(
+    net: Net,
+    plan: Plan,
+    train: Train,
+    *,
+    own: Key,
+    sign: Sign,
+    admit: Admit = lambda turn, model: True,
+    trace: Trace,
+) -> Vector:
+    """A worker's whole life: answer every turn until the final model, which it returns.
+
+    ``train(round, model)`` gives the update; asked the same twice, when a server restarted, it must
+    answer the same. ``own`` is secret and fresh in every process: no seed is used twice. ``admit``
+    may refuse to answer. A model that the servers do not agree on is never trained on.
+    """
+    turn: tuple[int, ...] = turns.BEFORE_ALL
+    while True:
+        turn, model, agreed = await next_shown(
+            net, plan.server_0, plan.server_1, turn, plan.fixed.d
+        )
+        if not agreed:
+            if model.final:
+                raise Abort(
+                    f"{plan.server_0} ends the run with another model than {plan.server_1} states"
+                )
+            trace(
+                "ignored",
+                round=turn[0],
+                party=plan.server_0,
+                reason="inconsistent",
+                detail=f"{plan.server_1} states the digest of another model",
+            )
+        elif model.final:
+            return np.array(model.vector)
+        elif turn[0] >= plan.rounds:
+            raise Abort(f"the servers open round {turn[0]} of {plan.rounds}")
+        elif admit(turn, model.vector):
+            words = encoded(plan, train(turn[0], model.vector))
+            _upload(turns.at(net, turn), plan, turn, words, own, sign)
+
+
+def encoded(plan: Plan, update: npt.NDArray[np.floating]) -> Ring:
+    """An update as the servers take it, cut to the bound; what is no update is sure to be refused.
+
+    Not finite or longer than ``max_norm``, it is refused in every trust model.
+    """
+    wide = update.astype(np.float64, copy=False)
+    with np.errstate(over="ignore", invalid="ignore"):
+        norm = float(np.sqrt(np.dot(wide, wide)))
+    if not norm <= plan.max_norm:
+        return unusable(plan.fixed.d)
+    return plan.fixed.encode(update)
+
+
+def _upload(net: Net, plan: Plan, turn: turns.Turn, words: Ring, own: Key, sign: Sign) -> None:
+    seed_part, share_part = make_parts(
+        plan.context(turn), net.me, words, own.derive("turn", *turn), sign
+    )
+    net.broadcast((plan.server_0, plan.dealer), seed_part)
+    net.send(plan.server_1, share_part)
