@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ostraka import attacks, rules
     from ostraka.app.errors import UserError
     from ostraka.app.library import Run, aggregate, run
+    from ostraka.app.one_round import SecureAggregate, secure_aggregate
     from ostraka.learn.app import App, Examples, Site
     from ostraka.rules.aggregate import Aggregate
 
@@ -20,12 +21,14 @@ __all__ = [
     "App",
     "Examples",
     "Run",
+    "SecureAggregate",
     "Site",
     "UserError",
     "aggregate",
     "attacks",
     "rules",
     "run",
+    "secure_aggregate",
 ]
 
 _PLACES = {
@@ -33,10 +36,12 @@ _PLACES = {
     "App": "ostraka.learn.app",
     "Examples": "ostraka.learn.app",
     "Run": "ostraka.app.library",
+    "SecureAggregate": "ostraka.app.one_round",
     "Site": "ostraka.learn.app",
     "UserError": "ostraka.app.errors",
     "aggregate": "ostraka.app.library",
     "run": "ostraka.app.library",
+    "secure_aggregate": "ostraka.app.one_round",
 }
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from ostraka.drivers import channel, tcp
 from ostraka.drivers.frames import FrameReader, Packet, Type, pack
+from ostraka.drivers.pace import Tempo
 from ostraka.drivers.security import Plain
 from ostraka.drivers.tcp import Peer, to_address
 from tests.faults.host import EXPECTS, LOOPS, WAIT_S, Host, Raw
@@ -76,13 +77,11 @@ def flooding(raw: Raw) -> Iterator[None]:
 
 
 @pytest.mark.slow
-def test_tiny_frames_are_read_no_faster_than_the_pace(
-    loop: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(channel, "PACKETS_AT_ONCE", AT_ONCE)
-    monkeypatch.setattr(channel, "PACKETS_A_SECOND", A_SECOND)
+def test_tiny_frames_are_read_no_faster_than_the_pace(loop: str) -> None:
+    tempo = Tempo(A_SECOND, AT_ONCE)
+    peers = {"b": Peer("b", EXPECTS, tempo=tempo), "c": Peer("c", EXPECTS)}
     with (
-        Host("a", {name: Peer(name, EXPECTS) for name in "bc"}, loop=loop) as a,
+        Host("a", peers, loop=loop) as a,
         Raw.to_port(a.port).greet() as b,
         Raw.to_port(a.port, me="c").greet() as c,
     ):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,16 +17,24 @@ from ostraka.app.config import Training as ModelSection
 from ostraka.app.errors import UserError
 from ostraka.attacks import ATTACKS, UpdateAttack
 from ostraka.attacks.parties import PARTY_ATTACKS
-from ostraka.learn.catalogue import facts
+from ostraka.learn.catalogue import dimension, facts
 from ostraka.learn.seeds import NOBODY, stream
 from ostraka.learn.settings import Privacy, Training
 from ostraka.rules import PRE_AGGREGATIONS, RULES
 from ostraka.rules.api import PreAggregation, Rule, check_chain
 from ostraka.rules.bounds import remaining
 
-TRUST_MODELS = ("trusted",)
+if TYPE_CHECKING:
+    from ostraka.app.secure import Secure
+
+TWO_SERVER = "two-server"
+TRUST_MODELS = ("trusted", TWO_SERVER)
 BUILTIN = "builtin"
-DEFAULT_RULE = ("trimmed-mean", ("nnm",))
+DEFAULT_RULES: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "trusted": ("trimmed-mean", ("nnm",)),
+    TWO_SERVER: ("multi-krum", ()),
+}
+"""Rule and pre-aggregations of each trust model, where the file names none."""
 DEFAULT_PARAMETERS: Mapping[str, Mapping[str, Any]] = {"centered-clipping": {"tau": 10.0}}
 NO_ATTACK = "none"
 MOST_CLIP, MOST_NOISE = 1e9, 1e4
@@ -34,7 +42,10 @@ MOST_CLIP, MOST_NOISE = 1e9, 1e4
 
 @dataclass(frozen=True)
 class Recipe:
-    """Rule and pre-aggregations in force, attack (None: all honest), worker settings."""
+    """Rule and pre-aggregations in force, attack (None: all honest), worker settings.
+
+    ``secure``: the numbers of trust model two-server, None in the others.
+    """
 
     rule: Rule
     pre: tuple[PreAggregation, ...]
@@ -42,31 +53,47 @@ class Recipe:
     training: Training
     privacy: Privacy | None
     warnings: tuple[str, ...]
+    secure: Secure | None = None
 
 
 def build(config: Config) -> Recipe:
     """Everything that the configuration names. Raises UserError with the reason for a refusal."""
-    if config.federation.trust not in TRUST_MODELS:
-        raise UserError(
-            f"trust model {config.federation.trust!r} is not in this version: "
-            f"{nearest(config.federation.trust, list(TRUST_MODELS))}"
-        )
     rule, pre = rule_of(config)
     try:
         check_chain(rule, pre, config.n, config.f)
     except ValueError as refusal:
         raise UserError(f"{refusal}; lower [faults] byzantine or add workers") from None
     _check_data(config)
+    training, privacy = _training(config), _privacy(config)
+    secure, doubts = _secure(config, rule, pre)
     attack = attack_of(config)
     noticed = _rehearse(config, attack)
     return Recipe(
         rule=rule,
         pre=pre,
         attack=attack,
-        training=_training(config),
-        privacy=_privacy(config),
-        warnings=(*_warnings(config, rule, pre), *noticed),
+        training=training,
+        privacy=privacy,
+        warnings=(*_warnings(config, rule, pre), *doubts, *noticed),
+        secure=secure,
     )
+
+
+def _secure(
+    config: Config, rule: Rule, pre: tuple[PreAggregation, ...]
+) -> tuple[Secure | None, list[str]]:
+    """The numbers of two-server and warnings; refuses now what a known model size rules out."""
+    if config.federation.trust != TWO_SERVER:
+        return None, []
+    from ostraka.app.secure import noise_hides, secure_of  # its arithmetic, only where it is used
+
+    secure = secure_of(config, rule, pre)
+    if config.training.app != BUILTIN:
+        return secure, []
+    d = dimension(config.training.model, config.data.name)
+    secure.fixed(d)
+    doubt = noise_hides(config, secure, d)
+    return secure, [] if doubt is None else [doubt]
 
 
 def withstood(rule: Rule, f: int) -> int:
@@ -75,8 +102,16 @@ def withstood(rule: Rule, f: int) -> int:
 
 
 def rule_of(config: Config) -> tuple[Rule, tuple[PreAggregation, ...]]:
-    """The rule and pre-aggregations of a configuration, with its f."""
-    default_rule, default_pre = DEFAULT_RULE
+    """The rule and pre-aggregations of a configuration, with its f.
+
+    UserError (64) for a trust model, rule or parameter that is not known.
+    """
+    if config.federation.trust not in TRUST_MODELS:
+        raise UserError(
+            f"trust model {config.federation.trust!r} is not in this version: "
+            f"{nearest(config.federation.trust, list(TRUST_MODELS))}"
+        )
+    default_rule, default_pre = DEFAULT_RULES[config.federation.trust]
     name = config.rule.name or default_rule
     pre = config.rule.pre
     if pre is None:

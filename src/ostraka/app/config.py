@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from ostraka.app.cast import Cast, listed, made_up, wrong_roles
 from ostraka.app.errors import UserError
 from ostraka.app.tables import Raw, normal, read, sentence
 from ostraka.app.tables import nearest as nearest
@@ -41,6 +42,11 @@ Amount = Annotated[float, Field(ge=0.0, allow_inf_nan=False, strict=True)]
 Above0 = Annotated[float, Field(gt=0.0, allow_inf_nan=False, strict=True)]
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Kebab = Annotated[str, BeforeValidator(_kebab)]
+
+
+Role = Annotated[
+    Literal["worker", "server", "server-0", "server-1", "dealer", "relay"], BeforeValidator(_kebab)
+]
 
 
 Host = tuple[str, int]
@@ -151,6 +157,20 @@ class Simulation(Section):
     attack_options: dict[str, float | int | str | bool] = Field(default_factory=dict)
 
 
+class TwoServer(Section):
+    """[two-server]: numbers of that trust model; the other ones do not read them.
+
+    ``clip`` and ``frac_bits`` left out: see `ostraka.app.secure`. ``min_cohort`` left out means
+    f + min_contributors.
+    """
+
+    clip: Above0 | None = None
+    frac_bits: Count | None = None
+    reveal: Kebab = "distances"
+    min_contributors: Positive = 3
+    min_cohort: Positive | None = None
+
+
 class Privacy(Section):
     """[privacy]: differential privacy at the worker, in one of two units."""
 
@@ -172,7 +192,7 @@ class PartyEntry(Section):
     """[[party]]: one party by name and role, where it listens (if it does), and its key."""
 
     name: Name
-    role: Literal["worker", "server", "relay"] = "worker"
+    role: Role = "worker"
     address: Address | None = None
     identity: Annotated[str, BeforeValidator(_identity)] | None = None
 
@@ -186,6 +206,7 @@ class Config(Section):
     training: Training = Training()
     data: Data = Data()
     simulation: Simulation = Simulation()
+    two_server: TwoServer = TwoServer()
     privacy: Privacy | None = None
     network: Network = Network()
     party: list[PartyEntry] = Field(default_factory=list)
@@ -208,25 +229,30 @@ class Config(Section):
                 f"simulation.parties is {self.simulation.parties} but {listed} [[party]] entries "
                 "are workers; leave one of them out"
             )
-        if self.party and sum(p.role == "server" for p in self.party) != 1:
-            raise ValueError("trust model trusted needs exactly one [[party]] with role server")
+        wrong = wrong_roles(self.federation.trust, self.party) if self.party else None
+        if wrong is not None:
+            raise ValueError(wrong)
         if self.attackers > self.n:
             raise ValueError(f"{self.attackers} attackers among {self.n} workers cannot be")
         return self
 
     @property
+    def cast(self) -> Cast:
+        """Who takes part: the listed parties, or made-up ones of a simulation."""
+        trust = self.federation.trust
+        if self.party:
+            return listed(trust, self.party)
+        return made_up(trust, self.simulation.parties)
+
+    @property
     def workers(self) -> tuple[str, ...]:
         """The workers' names in order."""
-        if self.party:
-            return tuple(p.name for p in self.party if p.role == "worker")
-        n = 12 if self.simulation.parties is None else self.simulation.parties
-        width = len(str(n - 1))
-        return tuple(f"worker-{i:0{width}d}" for i in range(n))
+        return self.cast.workers
 
     @property
     def server(self) -> str:
-        """The server's name."""
-        return next((p.name for p in self.party if p.role == "server"), "server")
+        """The name of the party that leads: the server of trust model trusted."""
+        return self.cast.leader
 
     @property
     def n(self) -> int:

@@ -21,43 +21,20 @@ from ostraka.app.build import Recipe
 from ostraka.app.config import Config, configuration_digest
 from ostraka.app.errors import Exit, UserError
 from ostraka.app.folder import Folder
+from ostraka.app.stages import limits as limits
+from ostraka.app.stages import plan_of as plan_of
+from ostraka.app.stages import stage_of
 from ostraka.app.summary import Tally
-from ostraka.attacks.parties import PARTY_ATTACKS, corrupt_worker
+from ostraka.attacks import UpdateAttack
 from ostraka.drivers.checkpoint import Checkpoint
 from ostraka.drivers.sim import Links, Outcome, Simulation
 from ostraka.drivers.trace import JsonLines, Reader, Record, Stream
 from ostraka.learn.initial import model_digest
 from ostraka.learn.seeds import NOBODY, stream
-from ostraka.mailbox import Limits
-from ostraka.net import Abort, Net, Program, Timeout
-from ostraka.protocols.central_round import Model
-from ostraka.trust import trusted
-from ostraka.trust.trusted import Plan, State
+from ostraka.net import Abort, Program, Timeout
 
 Vector = npt.NDArray[np.float32]
 EVENTS_LOST = "events.jsonl is shorter than its checkpoint says: some of its events are lost"
-
-
-def plan_of(config: Config, recipe: Recipe) -> Plan:
-    """What all parties of the trust model agree on beforehand."""
-    return Plan(
-        workers=config.workers,
-        server=config.server,
-        rounds=config.federation.rounds,
-        rule=recipe.rule,
-        pre=recipe.pre,
-        f=config.f,
-        dropouts=config.faults.dropouts,
-        rate=recipe.training.rate,
-        deadline_s=config.network.round_deadline_s,
-        max_norm=config.training.max_norm,
-    )
-
-
-def limits(d: int) -> Limits:
-    """No message of this trust model is longer than a model; a few of them may wait unread."""
-    longest = Model.form(d=d).max_bytes
-    return Limits(unread_frames=16, unread_bytes=4 * longest, frame_bytes=longest)
 
 
 class Stopwatch:
@@ -126,6 +103,7 @@ class Federation:
         whole = self.folder.cut_events(0 if start is None else int(start.facts["events"]))
         notes = self.notes if whole else (*self.notes, EVENTS_LOST)
         self._tally = Tally(self.config, self.recipe)
+        self._stage = stage_of(self.config, self.recipe, self.assembly.initial)
         self._bytes_before: dict[str, int] = {} if start is None else dict(start.facts["bytes"])
         self._saved_at = time.monotonic()
         with ExitStack() as stack:
@@ -139,10 +117,10 @@ class Federation:
 
     # --- beginnings -------------------------------------------------------------------------
 
-    def _begin(self, start: Checkpoint | None) -> State:
+    def _begin(self, start: Checkpoint | None) -> Any:
         if start is None:
             self.trace("run", **self._tally.about(self.assembly))
-            return State.initial(self.assembly.initial)
+            return self._stage.begin(self.assembly.initial, None)
         self._tally.restore(start.facts["tally"])
         self.watch.seconds = dict(start.facts["seconds"])
         for name, trainer in self.assembly.trainers.items():
@@ -150,33 +128,23 @@ class Federation:
             own = {k: v for k, v in start.arrays.items() if k.startswith(prefix)}
             trainer.restore({k.removeprefix(prefix): v for k, v in own.items()})
         self.trace("resumed", round=start.round)
-        return State(
-            start.round,
-            int(start.facts["epoch"]),
-            start.arrays["server/model"].astype(np.float32),
-            start.arrays["server/previous"].astype(np.float32),
-        )
+        return self._stage.begin(self.assembly.initial, start)
 
-    def _programs(self, plan: Plan, state: State) -> dict[str, Program]:
-        d = self.assembly.initial.size
-        programs: dict[str, Program] = {
-            plan.server: lambda net: trusted.server(
-                net, plan, state, commit=self._commit, trace=self.trace
-            )
-        }
+    def _programs(self, state: Any) -> dict[str, Program]:
+        programs = dict(self._stage.operators(state, self._commit, self.trace))
         honest = {n: t for n, t in self.assembly.trainers.items() if n not in self._attackers}
         coalition = Coalition(
             self.recipe.attack, honest, len(self._attackers), self.config.federation.seed
         )
-        for name in plan.workers:
-            programs[name] = self._worker(name, plan, d, coalition)
+        for name in self.config.workers:
+            programs[name] = self._worker(name, coalition)
         return programs
 
     @property
     def _attackers(self) -> tuple[str, ...]:
         return self.assembly.attackers
 
-    def _worker(self, name: str, plan: Plan, d: int, coalition: Coalition) -> Program:
+    def _worker(self, name: str, coalition: Coalition) -> Program:
         attack = self.recipe.attack
         trainer = self.assembly.trainers[name]
 
@@ -188,37 +156,30 @@ class Federation:
         def lie(round: int, model: Vector) -> Vector:
             return coalition.row(self._attackers.index(name), round, model, self.watch)
 
-        async def honest(net: Net) -> Any:
-            return await trusted.worker(net, plan, train, d)
-
-        async def liar(net: Net) -> Any:
-            return await trusted.worker(net, plan, lie, d)
-
-        async def breaker(net: Net) -> Any:
-            return await corrupt_worker(net, plan.server, attack, train, d)
-
         if name not in self._attackers or self.assembly.poisons_data:
-            return honest
-        return breaker if attack.name in PARTY_ATTACKS else liar
+            return self._stage.worker(name, train)
+        if isinstance(attack, UpdateAttack):
+            return self._stage.worker(name, lie)
+        return self._stage.breaker(name, attack, train)
 
     # --- the run ----------------------------------------------------------------------------
 
-    def _simulate(self, state: State) -> tuple[Record, Vector]:
-        plan = plan_of(self.config, self.recipe)
-        self._first = state.round
+    def _simulate(self, state: Any) -> tuple[Record, Vector]:
+        self._latest: Any = None
         self._simulation = Simulation(
-            self._programs(plan, state),
+            self._programs(state),
             seed=self.config.federation.seed,
             links=self.links,
-            limits=limits(self.assembly.initial.size),
+            limits=self._stage.limits,
             trace=self.trace,
         )
         try:
-            outcome = self._simulation.run(stop=self.stopping)[plan.server]
+            leader = self.config.cast.leader
+            outcome = self._ended(self._simulation.run(stop=self.stopping), leader)
             self._save()
             if outcome.status != "done":
                 self._stopped(outcome)
-            final: State = outcome.result
+            final = outcome.result
             summary = self._tally.summary(model_digest(final.model))
             self.trace("finished", **summary)
             return summary, final.model
@@ -226,6 +187,14 @@ class Federation:
             # The programs know this federation and it knows them: without this cut a grid of runs
             # keeps every run's data until the collector comes by (200 MB each, measured).
             del self._simulation
+
+    @staticmethod
+    def _ended(outcomes: Mapping[str, Outcome], leader: str) -> Outcome:
+        """How the leader ended, or why it never will: another party's failure."""
+        own = outcomes[leader]
+        if own.status != "stuck":
+            return own
+        return next((o for o in outcomes.values() if o.error is not None), own)
 
     def _stopped(self, outcome: Outcome) -> None:
         again = f"resume with: ostraka run --resume --out {self.folder.path}"
@@ -245,11 +214,12 @@ class Federation:
             case None:
                 raise UserError(f"stopped {at}, state kept; {again}", Exit.STOPPED)
 
-    def _commit(self, state: State) -> None:
-        """What the server does with its state: evaluate, tell, and now and then store it."""
+    def _commit(self, state: Any) -> None:
+        """What the leader does with its state: evaluate, tell, and now and then store it."""
         done = state.round
-        if done == self._first:
+        if self._latest is None:
             self._mark(state)
+        if done == self._latest.round:  # begun, but not finished: there is nothing to tell
             return
         rounds = self.config.federation.rounds
         evaluation: dict[str, float] = {}
@@ -269,14 +239,14 @@ class Federation:
         if time.monotonic() - self._saved_at >= self.checkpoint_every_s:
             self._save()
 
-    def _mark(self, state: State) -> None:
+    def _mark(self, state: Any) -> None:
         """Remember where everything stands between two rounds, for a checkpoint at any later time.
 
         A stop in the middle of the next round must not store what that round has begun to change.
         """
         self._latest = state
         self._facts = {
-            "epoch": state.epoch,
+            **self._stage.facts(state),
             "events": self._log.size(),
             "bytes": self._bytes(),
             "elapsed_s": self.trace.elapsed_s,
@@ -293,16 +263,16 @@ class Federation:
 
     def _bytes(self) -> dict[str, int]:
         """Bytes sent per role since the run began, earlier processes included."""
-        sent = self._simulation.bytes_sent
-        server = sent[self.config.server]
-        now = {"server": server, "workers": sum(sent.values()) - server}
+        sent, cast = self._simulation.bytes_sent, self.config.cast
+        now = {role: sent[name] for role, name in cast.operators.items()}
+        now["workers"] = sum(sent[name] for name in cast.workers)
         return {role: count + self._bytes_before.get(role, 0) for role, count in now.items()}
 
     def _save(self) -> None:
-        """Store the server's and every worker's state as of the last mark."""
+        """Store the leader's and every worker's state as of the last mark."""
         self._log.sync()
         state = self._latest
-        arrays: dict[str, Any] = {"server/model": state.model, "server/previous": state.previous}
+        arrays: dict[str, Any] = dict(self._stage.arrays(state))
         for name, trainer in self.assembly.trainers.items():
             own = trainer.state(before=state.round)
             arrays |= {f"worker/{name}/{k}": v for k, v in own.items()}

@@ -13,15 +13,15 @@ from collections import deque
 from collections.abc import Callable
 
 from ostraka.drivers.frames import FrameReader, Packet, Violation
-from ostraka.drivers.pace import Pace
+from ostraka.drivers.pace import Tempo
 from ostraka.net import Body
 
 BURST_BYTES = 1 << 20
 """At most so much is read or written before others have their turn."""
 TURN_PACKETS = 32
 """And at most so many frames are read: a small one costs as much work as a megabyte's bytes."""
-PACKETS_A_SECOND, PACKETS_AT_ONCE = 500, 1000
-"""A peer that sends more frames is read no faster. A protocol needs a few a round."""
+PACKETS = Tempo(a_second=500, at_once=1000)
+"""A peer that sends more frames is read no faster. Most protocols need a few a round."""
 LATER = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 Source = Callable[[], list[Body] | None]
@@ -56,7 +56,7 @@ class Channel:
         self._idle: asyncio.Future[None] | None = None
         self._reading = True
         self._deaf = False
-        self._pace = Pace(PACKETS_A_SECOND, PACKETS_AT_ONCE)
+        self._pace = PACKETS.pace()
         self._resting: asyncio.TimerHandle | None = None
         self._packets = 0
         self._again: asyncio.Handle | None = None
@@ -84,6 +84,10 @@ class Channel:
             if self._resting is None:
                 self._loop.add_reader(self._fd, self._readable)
                 self._later()
+
+    def allow(self, tempo: Tempo) -> None:
+        """From now on frames may come at this tempo: the other side is known."""
+        self._pace = tempo.pace()
 
     @property
     def paused(self) -> bool:

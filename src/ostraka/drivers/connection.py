@@ -18,6 +18,7 @@ from typing import Annotated, Literal, Protocol
 from ostraka.drivers.channel import Channel
 from ostraka.drivers.frames import FrameReader, Packet, Type, Violation, pack
 from ostraka.drivers.link import ID_BYTES, Link, session_id
+from ostraka.drivers.pace import Tempo
 from ostraka.net import Body, Malformed
 from ostraka.party import Frame
 from ostraka.wire import U64, Exactly, Message, Text
@@ -105,6 +106,9 @@ class Hub(Protocol):
 
     def expects(self, peer: str) -> Mapping[str, int]:
         """The kinds that the peer may send, with their longest bodies."""
+
+    def tempo(self, peer: str) -> Tempo:
+        """How quickly the peer may send frames."""
 
     def welcome(self, connection: Connection, peer: str, held: str) -> None:
         """The connection is open; ``held`` is what the peer's HELLO says."""
@@ -217,6 +221,7 @@ class Connection:
         self.stage = "open"
         peer, link = hello.sender, self._hub.link(hello.sender)
         self._open = _Open(peer, link, self._hub.expects(peer))
+        self.channel.allow(self._hub.tempo(peer))
         has = hello.has if hello.knows == self._hub.incarnation else 0
         link.connected(hello.incarnation, has)
         self._settle(True)

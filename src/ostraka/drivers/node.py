@@ -13,7 +13,7 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Container, Coroutine, Mapping
+from collections.abc import Callable, Collection, Container, Coroutine, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
@@ -38,9 +38,10 @@ class Patience:
 
     ``join_s``: for all peers before the program starts; then at least ``needs`` must be there (a
     party that needs nobody does not wait). ``give_up_s``: with fewer than ``needs`` connected while
-    it runs. ``linger_s``: for the acknowledgement of its last words; with ``sees_off`` also until
-    everybody has left: a peer that dies before it has stored them comes back and asks again.
-    ``refusals``: how many peers may refuse this party.
+    it runs. ``linger_s``: for the acknowledgement of its last words, and until those in
+    ``sees_off`` have left: a peer that dies before it has stored them comes back and asks again.
+    ``refusals``: how many peers may refuse this party. ``vital``: peers who must be among those
+    that are there, and none of whom may refuse it.
     """
 
     needs: int
@@ -48,7 +49,12 @@ class Patience:
     give_up_s: float = 600.0
     linger_s: float = 30.0
     refusals: int = 0
-    sees_off: bool = False
+    sees_off: frozenset[str] = frozenset()
+    vital: frozenset[str] = frozenset()
+
+    def suffices(self, present: Collection[str]) -> bool:
+        """Whether enough are there, and everybody without whom nothing goes on."""
+        return len(present) >= self.needs and self.vital.issubset(present)
 
 
 @dataclass(frozen=True)
@@ -271,7 +277,7 @@ class Node:
                 tell_at = now + TELL_S
             self._drain(TICK_S)
         absent = self._absent(self._reports)
-        if len(self._peers) - len(absent) < self._patience.needs:
+        if not self._patience.suffices(set(self._peers) - set(absent)):
             return Ended("alone", missing=absent)
         return None
 
@@ -288,8 +294,9 @@ class Node:
         if self._stopping():
             return Ended("stopped")
         refusals = list(self._refusals.items())  # the other thread may take one back meanwhile
-        if len(refusals) > self._patience.refusals:
-            return Ended("refused", refusal=refusals[0])
+        grave = [told for told in refusals if told[0] in self._patience.vital]
+        if grave or len(refusals) > self._patience.refusals:
+            return Ended("refused", refusal=(grave or refusals)[0])
         return None
 
     # --- the program ------------------------------------------------------------------------
@@ -353,7 +360,7 @@ class Node:
     def _abandoned(self) -> Ended | None:
         """Fewer than needed have been connected for too long."""
         now = time.monotonic()
-        if len(self._transport.connected) >= self._patience.needs:
+        if self._patience.suffices(self._transport.connected):
             self._alone_since = None
         elif self._alone_since is None:
             self._alone_since = now
@@ -380,4 +387,4 @@ class Node:
         """Whether somebody lacks our last words, or may have lost them by dying."""
         if self._transport.owing:
             return True
-        return self._patience.sees_off and not self._left.issuperset(self._peers)
+        return not self._left.issuperset(self._patience.sees_off)

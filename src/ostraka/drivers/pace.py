@@ -5,6 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
+@dataclass(frozen=True, slots=True)
+class Tempo:
+    """How quick somebody may be: so many at once, and so many a second in the long run."""
+
+    a_second: float
+    at_once: float
+
+    def pace(self) -> Pace:
+        """A bucket that is full."""
+        return Pace(self.a_second, self.at_once)
+
+
 @dataclass
 class Pace:
     """At most ``burst`` at once and ``rate`` a second in the long run."""

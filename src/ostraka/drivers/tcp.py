@@ -16,10 +16,11 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ostraka.drivers.channel import PACKETS
 from ostraka.drivers.connection import Connection, Refusal, reason_of
 from ostraka.drivers.door import CROWDED, Door
 from ostraka.drivers.link import ID_BYTES, Bounds, Link
-from ostraka.drivers.pace import Pace
+from ostraka.drivers.pace import Pace, Tempo
 from ostraka.drivers.security import Refused, Security
 from ostraka.drivers.teller import Teller
 from ostraka.net import Label, Trace
@@ -42,12 +43,16 @@ class Peer:
     ``reach`` gives a connected socket where this side opens the connection (None: the peer does).
     ``expects``: the kinds that it may send, with their longest bodies.
     ``accepting``: this side plays the TLS server although it opened the connection (relays).
+    ``bounds``: what is kept for it while it is away (None: the transport's); ``tempo``: how quickly
+    it may send frames.
     """
 
     name: str
     expects: Mapping[str, int]
     reach: Callable[[], Any] | None = None
     accepting: bool = False
+    bounds: Bounds | None = None
+    tempo: Tempo = PACKETS
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,7 @@ class Transport:
         self.port: int | None = None
         self._security, self._handlers = security, handlers
         self._listen, self._times = listen, times or Times()
-        self._links = {name: Link(bounds) for name in peers}
+        self._links = {name: Link(peer.bounds or bounds) for name, peer in peers.items()}
         self._open: dict[str, Connection] = {}
         self._paused: set[str] = set()
         self._paces = {name: Pace(CONNECTIONS_A_SECOND, CONNECTIONS_AT_ONCE) for name in peers}
@@ -175,6 +180,10 @@ class Transport:
     def expects(self, peer: str) -> Mapping[str, int]:
         """See Hub."""
         return self.peers[peer].expects
+
+    def tempo(self, peer: str) -> Tempo:
+        """See Hub."""
+        return self.peers[peer].tempo
 
     def welcome(self, connection: Connection, peer: str, held: str) -> None:
         """See Hub."""

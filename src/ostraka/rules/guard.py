@@ -28,7 +28,7 @@ from ostraka.rules.integer_weights import quantise
 MARGIN = 2.0**-16
 """The cap aims this much, relatively, above min_contributors, because integer weights round."""
 
-SLACK = 2.0**-10
+SLACK = 2.0**-6
 """What integer weights may be short of min_contributors by, relatively, where no margin is had."""
 
 _WORTH = 0.9
@@ -88,7 +88,7 @@ def guarded(
     contributions of any size a margin cannot be had, or only at a cap so low that the rule's output
     is lost: f colluders who contribute almost nothing could ask for that. Where the margin would
     take over a tenth of the cap it is dropped: the cap is the one for min_contributors, and the
-    integers may be short of it by 2^-10 of it.
+    integers may be short of it by 1/64 (2.95 for 3), no more.
 
     TooFewContributors when fewer than f + min_contributors contributions are above zero, and when
     integers of 24 bits are too coarse for these weights.

@@ -14,9 +14,9 @@ from ostraka.app.config import Config, check
 from ostraka.app.errors import UserError
 from ostraka.app.folder import Folder
 from ostraka.app.join import _check_start
-from ostraka.app.keeping import turn_of
-from ostraka.app.roles import WorkerRole
-from ostraka.app.serving import ServerRole
+from ostraka.app.parties.keeping import turn_of
+from ostraka.app.parties.trusted_server import ServerRole
+from ostraka.app.parties.trusted_worker import WorkerRole
 from ostraka.learn.initial import model_digest
 from ostraka.net import Label
 from ostraka.trust.trusted import State

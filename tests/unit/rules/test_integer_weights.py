@@ -26,7 +26,7 @@ SIGNED = st.lists(
 
 
 def twin(weights):
-    """Largest remainders in fractions: each spare unit to the row that lacks most, first on ties."""
+    """Largest remainders in fractions: a spare unit goes to the first row that lacks most."""
     exact = [Fraction(float(w)) * ONE for w in weights]
     values = [e.numerator // e.denominator for e in exact]
     while sum(values) < ONE:
@@ -37,7 +37,7 @@ def twin(weights):
     return values
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(
     parts=st.lists(st.integers(0, 10**6) | st.just(1), min_size=1, max_size=40),
     seed=st.integers(0, 99),
@@ -56,7 +56,7 @@ def test_convex_weights_sum_to_two_to_the_24(parts, seed):
     assert (whole.values[weights == 0] == 0).all()
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(parts=SIGNED)
 def test_signed_weights_and_weights_above_one_survive(parts):
     weights = np.array([*parts, 0.0])
@@ -72,7 +72,7 @@ def test_signed_weights_and_weights_above_one_survive(parts):
     )
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(parts=SIGNED)
 def test_weights_around_a_public_row_are_rounded_each(parts):
     weights = np.array([*parts, 1.0 - math.fsum(parts)])
@@ -180,7 +180,7 @@ def test_shift_bits_grow_with_the_bound():
             shift_bits(bad)
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(
     words=st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=20),
     s=st.integers(24, 62),
@@ -192,7 +192,7 @@ def test_round_off_is_that_of_integers(words, s, unsigned):
     want = []
     for word in words:
         moved = (word + 2 ** (s - 1) + 2**63) % 2**64 - 2**63
-        want.append(((moved >> s) << (s - 24)))
+        want.append((moved >> s) << (s - 24))
     got = round_off(z, s)
     assert got.dtype == np.int64
     assert np.shares_memory(got, z)
@@ -254,23 +254,26 @@ def test_the_centre_counts_with_what_the_weights_lack_of_one():
         combine(opened.astype(np.float64), whole, 0.25)
 
 
-@pytest.mark.parametrize("m", [3, 5, 7, 9, 13])
-def test_an_exact_sum_of_24_bit_weights_shows_one_row_and_the_rounded_one_does_not(m):
-    """Weights 2^24 / m rounded to sum 2^24: the sum modulo floor(2^24 / m) is the spare rows."""
+def low_bits(total, step):
+    """What a sum leaves beyond a multiple of the common weight, signed."""
+    return (total + step // 2) % step - step // 2
+
+
+@pytest.mark.parametrize("m", [3, 5, 7, 9, 10, 13])
+def test_an_exact_sum_of_24_bit_weights_shows_one_row_and_a_rounded_one_does_not(m):
+    """m nearly equal integers that sum to 2^24: the low bits are the row with the spare units."""
     rng = np.random.default_rng(m)
-    rows = rng.integers(-(2**20), 2**20, (m, 4))
-    even = ONE // m
-    values = np.full(m, even)
-    values[0] += ONE - m * even
+    d = 2000
+    rows = rng.integers(-(2**16), 2**16, (m, d))
+    weights = np.full(m, 1.0 / m)
+    weights[0] = 1.0 - weights[1:].sum() + 2.0**-50
+    values = quantise(weights, m, True).values
+    step = int(values[-1])
+    spare = values - step
     assert values.sum() == ONE
+    assert 1 <= spare.sum() < m
     exact = values @ rows
-    spare = (exact + even // 2) % even - even // 2
-    if even > 2**21:
-        np.testing.assert_array_equal(spare, rows[0] * (ONE - m * even))
-    dither = rng.integers(-(2**23), 2**23, 4)
-    rounded = round_off(exact + dither, 24) << WEIGHT_BITS
-    assert (np.abs(rounded - exact) > even // 16).any()
-    again = rows.copy()
-    again[0] += 1
-    other = round_off(values @ again + dither, 24) << WEIGHT_BITS
-    assert (other == rounded).sum() >= 2
+    np.testing.assert_array_equal(low_bits(exact, step), spare @ rows)
+    rounded = round_off(exact + rng.integers(-(2**23), 2**23, d), 24) << WEIGHT_BITS
+    guessed = low_bits(rounded, step) == spare @ rows
+    assert guessed.mean() < 0.01

@@ -150,7 +150,7 @@ def test_last_words_are_acknowledged_and_the_node_leaves() -> None:
 
 @pytest.mark.slow
 def test_who_sees_others_off_stays_until_they_have_left() -> None:
-    speaker = Speaker(linger_s=30.0, sees_off=True)
+    speaker = Speaker(linger_s=30.0, sees_off=frozenset({"peer"}))
     with Listener(speaker.port) as listener:
         assert speaker.status(0.5) == "running"
         listener.leave()
@@ -159,7 +159,7 @@ def test_who_sees_others_off_stays_until_they_have_left() -> None:
 
 @pytest.mark.slow
 def test_a_peer_that_dies_has_not_left() -> None:
-    speaker = Speaker(linger_s=1.5, sees_off=True)
+    speaker = Speaker(linger_s=1.5, sees_off=frozenset({"peer"}))
     begin = time.monotonic()
     with Listener(speaker.port) as listener:
         listener.die()
@@ -169,7 +169,7 @@ def test_a_peer_that_dies_has_not_left() -> None:
 
 @pytest.mark.slow
 def test_a_peer_that_comes_back_has_not_left() -> None:
-    speaker = Speaker(linger_s=30.0, sees_off=True)
+    speaker = Speaker(linger_s=30.0, sees_off=frozenset({"peer"}))
     with Listener(speaker.port) as first:
         first.die()
         with Listener(speaker.port):  # a new process gets the last words again

@@ -31,7 +31,8 @@ class Plan:
     ``keys`` maps the workers, in order, to their raw public keys (32 bytes); ``session`` names the
     run (32 bytes); ``f``, ``dropouts``, ``rate``, ``deadline_s`` and ``max_norm`` as in `trusted`;
     ``patience_s``: how long operators wait for one another; ``min_cohort``: fewest workers of a
-    round that opens anything; ``min_contributors``: see rules.guard.
+    round that opens anything; ``min_contributors``: see rules.guard; ``initial``: the hash of the
+    first model (public_model.model_hash), where the parties know it beforehand.
     """
 
     keys: Mapping[str, bytes]
@@ -51,6 +52,7 @@ class Plan:
     fixed: FixedPoint
     min_contributors: int
     min_cohort: int
+    initial: bytes | None = None
 
     @property
     def workers(self) -> tuple[str, ...]:

@@ -13,55 +13,14 @@ from ostraka.crypto.prg import Key
 from ostraka.crypto.sign import Sign
 from ostraka.net import Abort, Net, Trace
 from ostraka.protocols import turns
-from ostraka.protocols.public_model import next_shown
+from ostraka.protocols.public_model import model_hash, next_shown
 from ostraka.protocols.upload import make_parts
 from ostraka.trust.public_step import Vector
 from ostraka.trust.two_server.plan import Plan
 
 Train = Callable[[int, Vector], npt.NDArray[np.floating]]
 Admit = Callable[[turns.Turn, Vector], bool]
-
-
-async def worker(
-    net: Net,
-    plan: Plan,
-    train: Train,
-    *,
-    own: Key,
-    sign: Sign,
-    admit: Admit = lambda turn, model: True,
-    trace: Trace,
-) -> Vector:
-    """A worker's whole life: answer every turn until the final model, which it returns.
-
-    ``train(round, model)`` gives the update; asked the same twice, when a server restarted, it must
-    answer the same. ``own`` is secret and fresh in every process: no seed is used twice. ``admit``
-    may refuse to answer. A model that the servers do not agree on is never trained on.
-    """
-    turn: tuple[int, ...] = turns.BEFORE_ALL
-    while True:
-        turn, model, agreed = await next_shown(
-            net, plan.server_0, plan.server_1, turn, plan.fixed.d
-        )
-        if not agreed:
-            if model.final:
-                raise Abort(
-                    f"{plan.server_0} ends the run with another model than {plan.server_1} states"
-                )
-            trace(
-                "ignored",
-                round=turn[0],
-                party=plan.server_0,
-                reason="inconsistent",
-                detail=f"{plan.server_1} states the digest of another model",
-            )
-        elif model.final:
-            return np.array(model.vector)
-        elif turn[0] >= plan.rounds:
-            raise Abort(f"the servers open round {turn[0]} of {plan.rounds}")
-        elif admit(turn, model.vector):
-            words = encoded(plan, train(turn[0], model.vector))
-            _upload(turns.at(net, turn), plan, turn, words, own, sign)
+Encode = Callable[[Plan, npt.NDArray[np.floating]], Ring]
 
 
 def encoded(plan: Plan, update: npt.NDArray[np.floating]) -> Ring:
@@ -75,6 +34,52 @@ def encoded(plan: Plan, update: npt.NDArray[np.floating]) -> Ring:
     if not norm <= plan.max_norm:
         return unusable(plan.fixed.d)
     return plan.fixed.encode(update)
+
+
+async def worker(
+    net: Net,
+    plan: Plan,
+    train: Train,
+    *,
+    own: Key,
+    sign: Sign,
+    admit: Admit = lambda turn, model: True,
+    encode: Encode = encoded,
+    trace: Trace,
+) -> Vector:
+    """A worker's whole life: answer every turn until the final model, which it returns.
+
+    ``train(round, model)`` gives the update; asked the same twice, when a server restarted, it must
+    answer the same. ``own`` is secret and fresh in every process: no seed is used twice. ``admit``
+    may refuse to answer; ``encode`` makes words of an update. A model that the servers do not agree
+    on, or another than the plan's at the start, is never trained on.
+    """
+    turn: tuple[int, ...] = turns.BEFORE_ALL
+    while True:
+        turn, model, agreed = await next_shown(
+            net, plan.server_0, plan.server_1, turn, plan.fixed.d
+        )
+        if turn[0] == 0 and plan.initial not in (None, model_hash(model.vector)):
+            agreed = False
+        if not agreed:
+            if model.final:
+                raise Abort(
+                    f"{plan.server_0} ends the run with another model than {plan.server_1} states"
+                )
+            trace(
+                "ignored",
+                round=turn[0],
+                party=plan.server_0,
+                reason="inconsistent",
+                detail=f"not the model that {plan.server_1} states, or that all began with",
+            )
+        elif model.final:
+            return np.array(model.vector)
+        elif turn[0] >= plan.rounds:
+            raise Abort(f"the servers open round {turn[0]} of {plan.rounds}")
+        elif admit(turn, model.vector):
+            words = encode(plan, train(turn[0], model.vector))
+            _upload(turns.at(net, turn), plan, turn, words, own, sign)
 
 
 def _upload(net: Net, plan: Plan, turn: turns.Turn, words: Ring, own: Key, sign: Sign) -> None:

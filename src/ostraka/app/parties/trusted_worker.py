@@ -1,34 +1,28 @@
-"""What a real party of the trust model `trusted` does and keeps: the server's role, the worker's.
+"""What a worker of the trust model `trusted` does and keeps.
 
-Whatever a crash must not undo is on disk before anything that follows from it leaves. The server
-stores every round's model before it shows it to anybody; a worker stores, before it sends an
-update, what it needs to make the same update again - or, with [privacy], that it has sent one, so
-that it never makes another from the same data - and the trained model before it says goodbye.
+Whatever a crash must not undo is on disk before anything that follows from it leaves. A worker
+stores, before it sends an update, what it needs to make the same update again - or, with [privacy],
+that it has sent one, so that it never makes another from the same data - and the trained model
+before it says goodbye.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from ostraka.app.build import Recipe
-from ostraka.app.config import Config
 from ostraka.app.errors import Exit, UserError
-from ostraka.app.folder import Folder
-from ostraka.app.keeping import NEVER, Keeping, Traffic, turn_of
-from ostraka.app.serving import ServerRole as ServerRole
+from ostraka.app.parties.keeping import NEVER, Keeping, turn_of
+from ostraka.app.parties.roles import Seat
+from ostraka.app.simulate import limits, plan_of
 from ostraka.drivers.trace import Record
 from ostraka.learn.initial import model_digest
 from ostraka.net import Net
 from ostraka.protocols.central_round import Model, Turn
 from ostraka.trust import trusted
-
-if TYPE_CHECKING:
-    from ostraka.app.assemble import Assembly
 
 Vector = npt.NDArray[np.float32]
 
@@ -37,31 +31,20 @@ class WorkerRole(Keeping):
     """A worker: answers models with updates from its own data."""
 
     name = "worker"
-    sees_off = False
 
-    def __init__(
-        self,
-        config: Config,
-        recipe: Recipe,
-        assembly: Assembly,
-        folder: Folder,
-        me: str,
-        *,
-        secret: bool,
-    ) -> None:
-        super().__init__(config, recipe, assembly, folder)
-        self.me = me
-        self.peers = (self.plan.server,)
-        self.traffic: Traffic | None = None
-        self._secret = secret
-        self._trainer = assembly.trainers[me]
+    def __init__(self, seat: Seat) -> None:
+        super().__init__(seat)
+        self.plan = plan_of(self.config, self.recipe)
+        self.limits = limits(self.assembly.initial.size)
+        self._secret = seat.secret
+        self._trainer = self.assembly.trainers[self.me]
         self._stored: Record | None = None
         self._before = self.highest
         self._turn: Turn = max((turn_of(r["turn"]) for r in self.journal.records), default=NEVER)
         # A worker's events are its own diary: nothing is computed from them, nothing is cut.
         size = folder.events.stat().st_size if folder.events.exists() else 0
         self.trace = self.open_events(0.0, size)
-        if not secret:  # what is promised before it is computed may never have been stored
+        if not self._secret:  # what is promised before it is computed may never have been stored
             self.must_agree()
         if self.start is not None:
             self._trainer.restore_history(dict(self.start.arrays))

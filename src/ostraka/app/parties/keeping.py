@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
-
 import numpy as np
 import numpy.typing as npt
 
-from ostraka.app.build import Recipe
-from ostraka.app.config import Config
 from ostraka.app.errors import Exit, UserError
-from ostraka.app.folder import Folder
 from ostraka.app.output import write_party
-from ostraka.app.simulate import EVENTS_LOST, limits, plan_of
+from ostraka.app.parties.roles import Seat, Traffic
+from ostraka.app.simulate import EVENTS_LOST
+from ostraka.drivers.channel import PACKETS
 from ostraka.drivers.checkpoint import naming
 from ostraka.drivers.journal import Journal
+from ostraka.drivers.link import Bounds
+from ostraka.drivers.pace import Tempo
 from ostraka.drivers.trace import JsonLines, Record, Stream
+from ostraka.mailbox import Limits
 from ostraka.net import Label, indices, names
-from ostraka.protocols.central_round import PATH, Turn
 
-if TYPE_CHECKING:
-    from ostraka.app.assemble import Assembly
-
+Turn = tuple[int, int]
 Vector = npt.NDArray[np.float32]
 NEVER: Turn = (0, -1)
+QUEUED = 8
+"""Frames kept for a peer that is away, where a round has one."""
 BETWEEN = frozenset(
     (
         *("listening", "waiting", "stalled", "connected", "disconnected", "unreachable"),
@@ -33,14 +32,6 @@ BETWEEN = frozenset(
 )
 """Events between parties: who knocked and who was turned away must outlast a return to a
 checkpoint, so they stand in a file of their own."""
-
-
-class Traffic(Protocol):
-    """How many bytes of messages have passed so far."""
-
-    bytes_sent: int
-    bytes_received: int
-    heard: dict[str, Label]
 
 
 class EventLog(JsonLines):
@@ -67,17 +58,24 @@ class EventLog(JsonLines):
 
 
 class Keeping:
-    """What both roles have: a folder with journal, events and checkpoints, and their past.
+    """What all roles have: a folder with journal, events and checkpoints, and their past.
 
     ``start`` is the newest sound checkpoint or None, ``rounds`` the digest of every round's model
     that the journal knows, ``notes`` what was found wrong and mended. Raises DamagedJournalError,
-    and OSError with its file.
+    and OSError with its file. The rest of a Role is its own class's.
     """
 
-    def __init__(self, config: Config, recipe: Recipe, assembly: Assembly, folder: Folder) -> None:
-        self.config, self.recipe, self.assembly, self.folder = config, recipe, assembly, folder
-        self.plan = plan_of(config, recipe)
-        self.limits = limits(assembly.initial.size)
+    limits: Limits
+    vital: frozenset[str] = frozenset()
+    sees_off: frozenset[str] = frozenset()
+    done = False
+
+    def __init__(self, seat: Seat) -> None:
+        self.seat, self.me = seat, seat.me
+        self.config, self.recipe, self.assembly = seat.config, seat.recipe, seat.assembly
+        self.folder = folder = seat.folder
+        self.peers = seat.config.cast.peers_of(seat.me)
+        self.traffic: Traffic | None = None
         self.notes: list[str] = []
         self.journal = Journal(folder.journal)
         if self.journal.dropped is not None:
@@ -95,6 +93,10 @@ class Keeping:
     def highest(self) -> int:
         """The highest round that the journal knows; -1 before the first."""
         return max(self.rounds, default=-1)
+
+    def link_of(self, peer: str) -> tuple[Bounds, Tempo]:
+        """See Role; a round has one message here and there."""
+        return Bounds(QUEUED, QUEUED * self.limits.frame_bytes), PACKETS
 
     def open_events(self, elapsed_s: float, size: int) -> Stream:
         """The stream of events, which goes on where the checkpoint left it."""
@@ -137,16 +139,16 @@ class Keeping:
         self.diary.sync()
 
 
-def turn_at(label: Label | None) -> Turn:
-    """The turn that a label is; before all others for anything else."""
-    if label is None or names(label) != PATH:
+def turn_at(label: Label | None, path: tuple[str, ...]) -> Turn:
+    """The turn, a pair of numbers, that a label of these names is; ``NEVER`` for anything else."""
+    if label is None or names(label) != path:
         return NEVER
-    epoch, round = indices(label)
-    return (epoch, round)
+    first, second = indices(label)
+    return (first, second)
 
 
 def turn_of(text: str) -> Turn:
-    """The turn that a label text names; before all others for anything else."""
+    """The turn that a label text names; ``NEVER`` for anything else."""
     try:
         epoch, number = (int(part.partition(".")[2]) for part in text.split("/"))
     except ValueError:

@@ -7,27 +7,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ostraka.app.build import Recipe
-from ostraka.app.config import Config
 from ostraka.app.errors import Exit, UserError
-from ostraka.app.folder import Folder
-from ostraka.app.keeping import Keeping, Traffic, turn_at, turn_of
+from ostraka.app.parties.keeping import Keeping, turn_at, turn_of
+from ostraka.app.parties.roles import Seat
+from ostraka.app.simulate import limits, plan_of
 from ostraka.app.summary import Tally
 from ostraka.drivers.checkpoint import Checkpoint
 from ostraka.drivers.trace import Record
 from ostraka.learn.initial import model_digest
 from ostraka.net import Net
-from ostraka.protocols.central_round import Update
+from ostraka.protocols.central_round import PATH, Update
 from ostraka.trust import trusted
 from ostraka.trust.trusted import State
-
-if TYPE_CHECKING:
-    from ostraka.app.assemble import Assembly
 
 Vector = npt.NDArray[np.float32]
 
@@ -36,18 +32,18 @@ class ServerRole(Keeping):
     """The trusted server: rounds, a checkpoint after each, evaluation, the summary."""
 
     name = "server"
-    sees_off = True
 
-    def __init__(self, config: Config, recipe: Recipe, assembly: Assembly, folder: Folder) -> None:
-        super().__init__(config, recipe, assembly, folder)
+    def __init__(self, seat: Seat) -> None:
+        super().__init__(seat)
         start = self.start
         facts: Mapping[str, Any] = {} if start is None else start.facts
-        self.peers = self.plan.workers
-        self.tally = Tally(config, recipe)
+        self.plan = plan_of(self.config, self.recipe)
+        self.limits = limits(self.assembly.initial.size)
+        self.sees_off = frozenset(self.peers)
+        self.tally = Tally(self.config, self.recipe)
         epochs = [r["epoch"] for r in self.journal.records if "epoch" in r]
         self.epoch = max([*epochs, int(facts.get("epoch", 0))], default=0)
         self.answered: dict[str, int] = dict(facts.get("answered", {}))
-        self.traffic: Traffic | None = None
         self.trace = self.open_events(
             float(facts.get("elapsed_s", 0.0)), int(facts.get("events", 0))
         )
@@ -85,7 +81,7 @@ class ServerRole(Keeping):
         A worker that draws secret noise learns from it that its own state is an old copy.
         """
         heard = None if self.traffic is None else self.traffic.heard.get(peer)
-        round = max(self.answered.get(peer, -1), turn_at(heard)[1])
+        round = max(self.answered.get(peer, -1), turn_at(heard, PATH)[1])
         return "" if round < 0 else f"epoch.{self.epoch}/round.{round}"
 
     def ready(self, reports: Mapping[str, str]) -> None:

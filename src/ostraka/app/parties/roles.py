@@ -1,0 +1,110 @@
+"""What a role of a real party is given, and what it offers to `join`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ostraka.app.build import Recipe
+from ostraka.app.config import Config
+from ostraka.app.folder import Folder
+from ostraka.crypto.prg import Key
+from ostraka.crypto.sign import Sign
+from ostraka.drivers.link import Bounds
+from ostraka.drivers.tcp import Tempo
+from ostraka.drivers.trace import Record, Stream
+from ostraka.mailbox import Limits
+from ostraka.net import Label, Net
+
+if TYPE_CHECKING:
+    from ostraka.app.assemble import Assembly
+
+
+class Traffic(Protocol):
+    """How many bytes of messages have passed so far, and the label of every peer's last one."""
+
+    bytes_sent: int
+    bytes_received: int
+    heard: dict[str, Label]
+
+
+@dataclass(frozen=True)
+class Seat:
+    """One party's place: who it is, what it computes with, where it keeps it.
+
+    ``secret``: its updates carry noise that nobody can repeat. ``session`` (32 bytes) names the
+    run, ``keys`` maps the workers to their raw public keys, ``own`` is fresh in every process, and
+    ``sign`` opens the identity's key when it is called.
+    """
+
+    config: Config
+    recipe: Recipe
+    assembly: Assembly
+    folder: Folder
+    me: str
+    secret: bool
+    session: bytes
+    keys: Mapping[str, bytes]
+    own: Key
+    sign: Callable[[], Sign]
+
+
+class Role(Protocol):
+    """What `join` asks of a role. Files are open from its making until ``close``.
+
+    ``name`` is the role's; ``peers``: whom it is linked with; ``vital``: those without whom nothing
+    goes on; ``quorum``: how many must be there to begin; ``sees_off``: whom it awaits at the end,
+    because they may ask again; ``done``: an earlier process has ended the program, and its result
+    stands whether the others can still be asked or not; ``traffic``: set once they talk.
+    """
+
+    name: str
+    peers: tuple[str, ...]
+    limits: Limits
+    trace: Stream
+    traffic: Traffic | None
+
+    @property
+    def vital(self) -> frozenset[str]:
+        """See above."""
+
+    @property
+    def sees_off(self) -> frozenset[str]:
+        """See above."""
+
+    @property
+    def quorum(self) -> int:
+        """See above."""
+
+    @property
+    def resumed(self) -> bool:
+        """Whether an earlier process began this run."""
+
+    @property
+    def done(self) -> bool:
+        """See above."""
+
+    def link_of(self, peer: str) -> tuple[Bounds, Tempo]:
+        """What is kept for a peer that is away, and how quickly it may send."""
+
+    def expects(self, peer: str) -> Mapping[str, int]:
+        """The kinds of message that a peer may send, with their longest bodies."""
+
+    def held(self, peer: str) -> str:
+        """The highest label that this party has stored of a peer, as text."""
+
+    def ready(self, reports: Mapping[str, str]) -> None:
+        """Look at what every peer holds of this party. UserError (74) for an old copy of state."""
+
+    def begin(self) -> None:
+        """Say what this is."""
+
+    async def program(self, net: Net) -> Any:
+        """The party's part of the trust model, to its end."""
+
+    def results(self, final: Any) -> Record:
+        """Write what the run leaves behind; gives the summary. None: what an earlier process had."""
+
+    def close(self) -> None:
+        """Let the files go."""
