@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "ostraka"
 FILES = sorted(SOURCE.rglob("*.py"))
 SANS_IO = (
-    *("net", "mailbox", "party", "wire", "algebra", "crypto"),
+    *("net", "mailbox", "party", "wire", "algebra", "crypto", "sharing"),
     *("protocols", "rules", "trust", "attacks"),
 )
 FUNCTION_LINES, FILE_LINES, PROTOCOL_LINES = 70, 400, 250

@@ -18,7 +18,7 @@ from ostraka.app import cli
 from tests.faults import tiny
 from tests.unit.runtime.disk_faults import Failing, Hook, Killer, hooked
 
-WARM = ("commands", "join", "output", "progress", "report", "roles")
+WARM = ("commands", "join", "output", "parties.playing", "progress", "report")
 
 
 def main() -> None:

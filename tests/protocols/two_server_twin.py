@@ -59,16 +59,16 @@ def played(world: World, left_out: Mapping[str, str] | None = None) -> list[Roun
     story: list[Round] = []
     for number in range(plan.rounds):
         rows = [world.updates(w, number, model) for w in plan.workers if w not in out]
-        dither = world.key(S1).derive("dither", number, _first_attempt(world, number))
+        dither = world.key(S1).derive("dither", number, _attempt(world, number))
         story.append(one_round(plan, number, rows, out, model, previous, dither))
         model, previous = story[-1].model, story[-1].aggregate
     return story
 
 
-def _first_attempt(world: World, number: int) -> int:
-    """The attempt in which a round was finished, from what server 1 has stored."""
+def _attempt(world: World, number: int) -> int:
+    """The attempt in which a round was finished, from what server 1 has stored; 1 if none was."""
     done = [s.committed for s in world.stored_1 if s.committed and s.committed.round == number]
-    return done[-1].attempt
+    return done[-1].attempt if done else 1
 
 
 def one_round(

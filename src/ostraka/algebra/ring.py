@@ -1,39 +1,198 @@
-"""Placeholder by the lead until part A lands: overwrite this file."""
+"""Arrays of the ring Z_2^64: products of rows, projections on signs, weighted sums, all exact.
+
+A ring array is uint64; a negative number is its two's complement. Every function adds to `out`, so
+that a caller can stream columns: blocks of 2^14 columns and more, each C-contiguous, run at full
+speed (see benchmarks/ring_kernels.py). Results are exact mod 2^64, so neither the blocks nor the
+order nor `map` changes a bit of them.
+
+`map` is any function like the builtin one, for example a thread pool's: the work is split into
+ranges of columns and the kernels hold no lock while they run. Kernels are compiled at the first
+call of a process, which takes seconds once and less than one second from then on.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 Ring = npt.NDArray[np.uint64]
+Signs = npt.NDArray[np.int8]
+
+SIGNS_PER_WORD = 32
+PIECES = 8
+"""At most so many ranges of columns: each holds its own sums until they are added."""
+PIECE = 1 << 11
+"""Columns of a range, at least, unless there are fewer."""
 
 
-def add_gram(block, out, map=map):
-    out += block @ block.T
+class Map(Protocol):
+    """What the builtin `map` does with one iterable: in any order and on any thread."""
+
+    def __call__(self, function: Callable[[Any], Any], items: Iterable[Any], /) -> Iterable[Any]:
+        """Give the function's results in the order of the items."""
 
 
-def add_products(a, b, out, map=map):
-    out += a @ b.T
+def add_gram(block: Ring, out: Ring, map: Map = map) -> None:
+    """Add block @ block.T mod 2^64 to out (n, n); block (n, w). Both triangles are added.
+
+    ValueError for another dtype, shape or memory order, or when out is part of the block.
+    """
+    n, w = _matrix("block", block)
+    _target(out, (n, n), block)
+    from ostraka.algebra.kernels import ring
+
+    for part in map(partial(_over, ring.products, block, block, True), _ranges(w)):
+        upper = np.triu(part[:n, :n])
+        out += upper
+        out += np.triu(upper, 1).T
 
 
-def add_squares(block, out):
-    out += (block * block).sum(1, dtype=np.uint64)
+def add_products(a: Ring, b: Ring, out: Ring, map: Map = map) -> None:
+    """Add a @ b.T mod 2^64 to out (n, m); a (n, w), b (m, w).
+
+    ValueError for another dtype, shape or memory order, or when out is part of a or b.
+    """
+    (n, w), (m, _) = _matrix("a", a), _matrix("b", b, columns=a.shape[-1])
+    _target(out, (n, m), a, b)
+    from ostraka.algebra.kernels import ring
+
+    for part in map(partial(_over, ring.products, a, b, False), _ranges(w)):
+        out += part[:n, :m]
 
 
-def add_dots(a, b, out):
-    out += (a * b).sum(1, dtype=np.uint64)
+def add_squares(block: Ring, out: Ring) -> None:
+    """Add each row's sum of squares mod 2^64 to out (n,); block (n, w).
+
+    ValueError for another dtype, shape or memory order, or when out is part of the block.
+    """
+    add_dots(block, block, out)
 
 
-def add_signed(block, signs, out, map=map):
-    out += block @ signs.T.astype(np.int64).view(np.uint64)
+def add_dots(a: Ring, b: Ring, out: Ring) -> None:
+    """Add the product of each row of a with the same row of b, mod 2^64, to out (n,).
+
+    ValueError for another dtype, shape or memory order, or when out is part of a or b.
+    """
+    n, w = _matrix("a", a)
+    _matrix("b", b, columns=w)
+    if len(b) != n:
+        raise ValueError(f"a and b must have as many rows, got {n} and {len(b)}")
+    _target(out, (n,), a, b)
+    from ostraka.algebra.kernels import ring
+
+    ring.dots(a, b, out)
 
 
-def add_weighted(weights, block, out):
-    out += weights.view(np.uint64) @ block
+def add_signed(block: Ring, signs: Signs, out: Ring, map: Map = map) -> None:
+    """Add block @ signs.T mod 2^64 to out (n, K); block (n, w), signs (K, w) in {-1, 0, 1}.
+
+    ValueError for another dtype, shape or memory order, for a sign that is none of the three, or
+    when out is part of the block.
+    """
+    n, w = _matrix("block", block)
+    count, _ = _matrix("signs", signs, np.int8, columns=w)
+    _target(out, (n, count), block)
+    if signs.size and not -1 <= signs.min() <= signs.max() <= 1:
+        raise ValueError("signs must be -1, 0 or 1")
+    from ostraka.algebra.kernels import ring
+
+    for part in map(partial(_over, ring.signed, block, signs), _ranges(w)):
+        out += part
 
 
-def ternary(words, out):
-    K, w = out.shape
-    per = -(-w // 32)
-    bits = np.unpackbits(words.view(np.uint8), bitorder="little").reshape(K, per * 64)
-    out[:] = (bits[:, 0::2].astype(np.int8) - bits[:, 1::2].astype(np.int8))[:, :w]
+def add_weighted(weights: Ring | npt.NDArray[np.int64], block: Ring, out: Ring) -> None:
+    """Add weights (n,) @ block mod 2^64 to out (w,); weights int64 or uint64, block (n, w).
+
+    ValueError for another dtype, shape or memory order, or when out is part of the block.
+    """
+    n, w = _matrix("block", block)
+    if weights.dtype not in (np.uint64, np.int64) or weights.shape != (n,):
+        raise ValueError(
+            f"weights must be int64 or uint64 with shape ({n},), got {_described(weights)}"
+        )
+    _target(out, (w,), block)
+    from ostraka.algebra.kernels import ring
+
+    ring.weighted(np.ascontiguousarray(weights).view(np.uint64), block, out)
+
+
+def ternary_words(width: int) -> int:
+    """The random words that one row of `width` signs takes: 32 signs a word, rounded up."""
+    return -(-width // SIGNS_PER_WORD)
+
+
+def ternary(words: Ring, out: Signs) -> None:
+    """Fill out (K, w) with signs from uniform words: -1, 0, 1 with probability 1/4, 1/2, 1/4.
+
+    words (K * ternary_words(w),): every row starts with a fresh word, and entry j of a row is bit
+    2j minus bit 2j + 1 of the row's stream, each word's lowest bit first. The bits left in a row's
+    last word are dropped. ValueError for another dtype, shape or memory order.
+    """
+    count, width = _matrix("out", out, np.int8)
+    need = count * ternary_words(width)
+    if words.dtype != np.uint64 or words.shape != (need,):
+        raise ValueError(
+            f"{count} rows of {width} signs take words uint64 ({need},), got {_described(words)}"
+        )
+    if not out.flags.writeable:
+        raise ValueError("out must be writeable")
+    if not out.size:
+        return
+    octets = words.astype("<u8", copy=False).view(np.uint8).reshape(count, -1)
+    for row, of in zip(out, octets, strict=True):
+        row[:] = _FOUR_SIGNS[of].view(np.int8)[:width]
+
+
+def _four_signs() -> npt.NDArray[np.uint32]:
+    """The four signs of every byte, packed as their four bytes of memory."""
+    bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
+    signs = bits[:, 0::2].astype(np.int8) - bits[:, 1::2].astype(np.int8)
+    return np.ascontiguousarray(signs).view(np.uint32).reshape(256)
+
+
+_FOUR_SIGNS = _four_signs()
+
+
+def _over(function: Callable[..., Ring], *args: Any) -> Ring:
+    """Call a kernel with its arguments and, last, a range of columns."""
+    *given, (low, high) = args
+    return function(*given, low, high)
+
+
+def _ranges(w: int) -> Iterator[tuple[int, int]]:
+    """Cut range(w) into at most PIECES ranges of whole strips."""
+    width = max(PIECE, -(-w // (PIECES * PIECE)) * PIECE)
+    return ((low, min(low + width, w)) for low in range(0, w, width))
+
+
+def _described(array: npt.NDArray[Any]) -> str:
+    order = "" if array.flags.c_contiguous else ", not C-contiguous"
+    return f"{array.dtype} {array.shape}{order}"
+
+
+def _matrix(
+    name: str, array: npt.NDArray[Any], dtype: Any = np.uint64, columns: int | None = None
+) -> tuple[int, int]:
+    """Check a C-contiguous matrix and give its shape."""
+    fits = array.dtype == dtype and array.ndim == 2 and array.flags.c_contiguous
+    if not fits or (columns is not None and array.shape[1] != columns):
+        wanted = f"(rows, {'columns' if columns is None else columns})"
+        raise ValueError(
+            f"{name} must be a C-contiguous {np.dtype(dtype)} matrix {wanted}, "
+            f"got {_described(array)}"
+        )
+    return array.shape[0], array.shape[1]
+
+
+def _target(out: Ring, shape: tuple[int, ...], *sources: npt.NDArray[Any]) -> None:
+    """Check where sums go: right dtype and shape, writeable, apart from what is read."""
+    if out.dtype != np.uint64 or out.shape != shape or not out.flags.c_contiguous:
+        raise ValueError(f"out must be a C-contiguous uint64 array {shape}, got {_described(out)}")
+    if not out.flags.writeable:
+        raise ValueError("out must be writeable")
+    if any(np.may_share_memory(out, source) for source in sources):
+        raise ValueError("out must not share memory with what is read")

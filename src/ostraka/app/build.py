@@ -8,24 +8,23 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ostraka.app.config import Config, Data, nearest
 from ostraka.app.config import Training as ModelSection
 from ostraka.app.errors import UserError
+from ostraka.app.secure import Secure, noise_hides, secure_of
 from ostraka.attacks import ATTACKS, UpdateAttack
 from ostraka.attacks.parties import PARTY_ATTACKS
+from ostraka.attacks.uploads import UPLOAD_ATTACKS
 from ostraka.learn.catalogue import dimension, facts
 from ostraka.learn.seeds import NOBODY, stream
 from ostraka.learn.settings import Privacy, Training
 from ostraka.rules import PRE_AGGREGATIONS, RULES
 from ostraka.rules.api import PreAggregation, Rule, check_chain
 from ostraka.rules.bounds import remaining
-
-if TYPE_CHECKING:
-    from ostraka.app.secure import Secure
 
 TWO_SERVER = "two-server"
 TRUST_MODELS = ("trusted", TWO_SERVER)
@@ -85,8 +84,6 @@ def _secure(
     """The numbers of two-server and warnings; refuses now what a known model size rules out."""
     if config.federation.trust != TWO_SERVER:
         return None, []
-    from ostraka.app.secure import noise_hides, secure_of  # its arithmetic, only where it is used
-
     secure = secure_of(config, rule, pre)
     if config.training.app != BUILTIN:
         return secure, []
@@ -129,7 +126,8 @@ def attack_of(config: Config) -> Any:
     name = config.simulation.attack
     if name == NO_ATTACK:
         return None
-    known: dict[str, Any] = {**ATTACKS, **PARTY_ATTACKS}
+    breaking = UPLOAD_ATTACKS if config.federation.trust == TWO_SERVER else PARTY_ATTACKS
+    known: dict[str, Any] = {**ATTACKS, **breaking}
     cls = _named({**known, NO_ATTACK: None}, name, "attack")
     return _made(cls, f"attack {name}", dict(config.simulation.attack_options), None)
 

@@ -25,7 +25,7 @@ Source = Callable[[], bytes]
 
 ENVIRONMENT = "OSTRAKA_PASSPHRASE"
 SOON = timedelta(days=30)
-ROLES = ("worker", "server", "relay")
+ROLES = ("worker", "server", "server-0", "server-1", "dealer", "relay")
 
 identity_app = typer.Typer(
     help="Make, show and renew this party's key and certificate.",

@@ -12,13 +12,18 @@ from typing import Any, Literal
 
 from ostraka.app import agree
 from ostraka.app.build import BUILTIN, Recipe, build
+from ostraka.app.cast import RELAY
 from ostraka.app.errors import Exit, UserError
 from ostraka.app.folder import Folder
-from ostraka.app.linking import RELAY, transport
+from ostraka.app.linking import transport
 from ostraka.app.membership import Membership, membership
+from ostraka.app.parties.roles import Role, Seat
 from ostraka.app.site import LATER, enforce
 from ostraka.app.sockets import listening
+from ostraka.crypto.prg import Key, Prg
+from ostraka.crypto.sign import parse_identity
 from ostraka.drivers.connection import Refusal
+from ostraka.drivers.identity import signing
 from ostraka.drivers.journal import DamagedJournalError
 from ostraka.drivers.node import Ended, Node, Patience
 from ostraka.drivers.trace import Reader, Record
@@ -108,7 +113,7 @@ def _take_part(
             return _live(member, folder, role, stopping)
 
 
-def _metrics(member: Membership, role: Any, at: tuple[str, int]) -> Callable[[], None]:
+def _metrics(member: Membership, role: Role, at: tuple[str, int]) -> Callable[[], None]:
     """Start the metrics endpoint; gives what stops it."""
     from ostraka.drivers.metrics import Metrics, MetricsMissing
 
@@ -121,23 +126,20 @@ def _metrics(member: Membership, role: Any, at: tuple[str, int]) -> Callable[[],
         return metrics.serve(at)
 
 
-def _role(member: Membership, recipe: Recipe, folder: Folder, lie: str | None) -> Any:
+def _role(member: Membership, recipe: Recipe, folder: Folder, lie: str | None) -> Role:
     from ostraka.app.assemble import assemble_own
-    from ostraka.app.roles import ServerRole, WorkerRole
-    from ostraka.crypto.prg import Prg
+    from ostraka.app.parties.playing import play
 
     config, base = member.config, member.federation.resolve().parent
     secret = None if config.privacy is None else Prg(os.urandom(32))
     place = member.site.place
     if lie is not None:
-        from ostraka.app.liar import LiarRole
+        from ostraka.app.liar import liar
 
-        return LiarRole(config, recipe, folder, member.me, lie, base, place.data_dir)
+        return liar(seat_of(member, recipe, None, folder), lie, base, place.data_dir)
     own = assemble_own(config, recipe, base, place.data_dir, member.me, secret, member.app)
     _check_start(folder, {**own.about, "app": member.app})
-    if member.entry.role == "server":
-        return ServerRole(config, recipe, own, folder)
-    if config.privacy is not None:
+    if config.privacy is not None and member.me in config.workers:
         spent = own.epsilon(config.federation.rounds, complete=False)
         enforce(
             member.site,
@@ -146,7 +148,25 @@ def _role(member: Membership, recipe: Recipe, folder: Folder, lie: str | None) -
             epsilon=None if spent is None else spent["local"],
             app_digest=member.app,
         )
-    return WorkerRole(config, recipe, own, folder, member.me, secret=secret is not None)
+    return play(seat_of(member, recipe, own, folder))
+
+
+def seat_of(member: Membership, recipe: Recipe, assembly: Any, folder: Folder) -> Seat:
+    """This party's place in its federation, with secrets of this process alone."""
+    config = member.config
+    keys = {p.name: parse_identity(p.identity or "") for p in config.party}
+    return Seat(
+        config=config,
+        recipe=recipe,
+        assembly=assembly,
+        folder=folder,
+        me=member.me,
+        secret=config.privacy is not None,
+        session=agree.federation_digest(config, member.app),
+        keys={name: keys[name] for name in config.workers},
+        own=Key(os.urandom(32)),
+        sign=lambda: signing(member.identity.path, member.passphrase),
+    )
 
 
 def _folder(member: Membership) -> Folder:
@@ -201,7 +221,7 @@ def _finished(folder: Folder) -> Record | None:
     return found
 
 
-def _live(member: Membership, folder: Folder, role: Any, stopping: Callable[[], bool]) -> Record:
+def _live(member: Membership, folder: Folder, role: Role, stopping: Callable[[], bool]) -> Record:
     config = member.config
     network = config.network
     wait_s = network.round_deadline_s if role.resumed else network.join_deadline_s
@@ -216,6 +236,7 @@ def _live(member: Membership, folder: Folder, role: Any, stopping: Callable[[], 
             linger_s=network.round_deadline_s,
             refusals=len(role.peers) // 2,
             sees_off=role.sees_off,
+            vital=role.vital,
         ),
         trace=role.trace,
         limits=role.limits,
@@ -227,13 +248,15 @@ def _live(member: Membership, folder: Folder, role: Any, stopping: Callable[[], 
     role.begin()
     with listening(member.site.listens_at(config, member.me), "place.listen"):
         ended = node.run()
-    if ended.status != "done":
-        raise _failure(member, role, ended)
-    done: Record = role.results(ended.result)
-    return done
+    if ended.status == "done":
+        return role.results(ended.result)
+    gone = ended.status == "alone" or isinstance(ended.error, Timeout)
+    if role.done and gone:  # the others have left; what an earlier process ended with stands
+        return role.results(None)
+    raise _failure(member, role, ended)
 
 
-def _failure(member: Membership, role: Any, ended: Ended) -> UserError:
+def _failure(member: Membership, role: Role, ended: Ended) -> UserError:
     """Why this party's life ended too early, with its exit code."""
     again = "state is kept; the same command goes on"
     role.trace("stopped", why=ended.status)

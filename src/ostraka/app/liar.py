@@ -7,79 +7,178 @@ only a rehearsal has.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from ostraka.app.assemble import assemble
-from ostraka.app.build import Recipe, attack_of
-from ostraka.app.config import Config, Simulation
-from ostraka.app.folder import Folder
-from ostraka.app.keeping import EventLog
+from ostraka.app.assemble import Assembly, assemble
+from ostraka.app.build import TWO_SERVER, attack_of
+from ostraka.app.config import Simulation
 from ostraka.app.output import write_party
-from ostraka.app.simulate import Coalition, Stopwatch, limits, plan_of
-from ostraka.attacks.parties import PARTY_ATTACKS, corrupt_worker
+from ostraka.app.parties import two_server_links as links
+from ostraka.app.parties.keeping import QUEUED, EventLog
+from ostraka.app.parties.roles import Seat, Traffic
+from ostraka.app.secure import limits as secure_limits
+from ostraka.app.simulate import Coalition, Stopwatch
+from ostraka.app.stages import limits, plan_of
+from ostraka.attacks import UpdateAttack
+from ostraka.attacks.parties import corrupt_worker
+from ostraka.attacks.uploads import corrupt_uploader
+from ostraka.drivers.channel import PACKETS
+from ostraka.drivers.link import Bounds
+from ostraka.drivers.pace import Tempo
 from ostraka.drivers.trace import Record, Stream
 from ostraka.learn.initial import model_digest
+from ostraka.mailbox import Limits
 from ostraka.net import Net
 from ostraka.protocols.central_round import Model
-from ostraka.trust import trusted
+from ostraka.trust import trusted, two_server
+from ostraka.trust.two_server.worker import encoded
 
 Vector = npt.NDArray[np.float32]
+Train = Callable[[int, Vector], Vector]
+
+
+class Speech(Protocol):
+    """How a worker of one trust model talks: what it expects, and its program around a lie."""
+
+    limits: Limits
+
+    def link_of(self, peer: str) -> tuple[Bounds, Tempo]:
+        """See Role."""
+
+    def expects(self, peer: str) -> Mapping[str, int]:
+        """See Role."""
+
+    async def lie(self, net: Net, train: Train) -> Any:
+        """Send another update than the honest one; otherwise follow the protocol."""
+
+    async def disobey(self, net: Net, attack: Any, train: Train) -> Any:
+        """Break the protocol."""
+
+
+class TrustedSpeech:
+    """As workers of `trusted` talk."""
+
+    def __init__(self, seat: Seat) -> None:
+        self._plan = plan_of(seat.config, seat.recipe)
+        self._d = seat.assembly.initial.size
+        self.limits = limits(self._d)
+
+    def link_of(self, peer: str) -> tuple[Bounds, Tempo]:
+        """See Role."""
+        return Bounds(QUEUED, QUEUED * self.limits.frame_bytes), PACKETS
+
+    def expects(self, peer: str) -> Mapping[str, int]:
+        """The server sends models."""
+        form = Model.form(d=self._d)
+        return {form.kind: form.max_bytes}
+
+    async def lie(self, net: Net, train: Train) -> Any:
+        """See Speech."""
+        return await trusted.worker(net, self._plan, train, self._d)
+
+    async def disobey(self, net: Net, attack: Any, train: Train) -> Any:
+        """See Speech."""
+        return await corrupt_worker(net, self._plan.server, attack, train, self._d)
+
+
+class TwoServerSpeech:
+    """As workers of `two-server` talk."""
+
+    def __init__(self, seat: Seat) -> None:
+        self._seat, self._plan = seat, links.plan_at(seat)
+        self.limits = secure_limits(self._plan)
+
+    def link_of(self, peer: str) -> tuple[Bounds, Tempo]:
+        """See Role."""
+        return links.link_of(self._plan, self._seat.me, peer)
+
+    def expects(self, peer: str) -> Mapping[str, int]:
+        """See the trust model."""
+        return two_server.expects(self._plan, self._seat.me, peer)
+
+    async def lie(self, net: Net, train: Train) -> Any:
+        """See Speech."""
+        return await two_server.worker(
+            net,
+            self._plan,
+            train,
+            own=self._seat.own,
+            sign=self._seat.sign(),
+            trace=lambda event, **fields: None,
+        )
+
+    async def disobey(self, net: Net, attack: Any, train: Train) -> Any:
+        """See Speech."""
+        plan = self._plan
+        return await corrupt_uploader(
+            net,
+            (plan.server_0, plan.server_1, plan.dealer),
+            attack,
+            plan.context,
+            lambda round, model: encoded(plan, train(round, model)),
+            plan.fixed.d,
+            self._seat.own,
+            self._seat.sign(),
+        )
+
+
+def liar(seat: Seat, attack: str, base: Path, data_dir: Path | None) -> LiarRole:
+    """The role of a worker that mounts this attack; its seat has no assembly yet."""
+    config, recipe, attackers = seat.config, seat.recipe, None
+    if config.simulation.attack != attack:  # this party alone mounts another one
+        other = config.model_copy(update={"simulation": Simulation(attack=attack)})
+        recipe, attackers = replace(recipe, attack=attack_of(other)), (seat.me,)
+    assembly = assemble(config, recipe, base, data_dir, attackers)
+    return LiarRole(replace(seat, recipe=recipe, assembly=assembly))
 
 
 class LiarRole:
     """One of the attackers of a rehearsal; keeps what it needs to lie alike after a restart."""
 
     name = "worker"
-    sees_off = False
+    sees_off: frozenset[str] = frozenset()
+    vital: frozenset[str] = frozenset()
     resumed = False
+    done = False
     quorum = 1
 
-    def __init__(
-        self,
-        config: Config,
-        recipe: Recipe,
-        folder: Folder,
-        me: str,
-        attack: str,
-        base: Path,
-        data_dir: Path | None,
-    ) -> None:
-        attackers = None
-        if config.simulation.attack != attack:  # this party alone mounts another one
-            other = config.model_copy(update={"simulation": Simulation(attack=attack)})
-            recipe, attackers = replace(recipe, attack=attack_of(other)), (me,)
-        self._recipe, self.me = recipe, me
-        self.config = config
-        self.plan = plan_of(config, recipe)
-        self.peers = (self.plan.server,)
-        self.assembly = assemble(config, recipe, base, data_dir, attackers)
+    def __init__(self, seat: Seat) -> None:
+        self._recipe, self.me = seat.recipe, seat.me
+        self.config = seat.config
+        self.peers = seat.config.cast.peers_of(seat.me)
+        self.assembly: Assembly = seat.assembly
         self.attackers = self.assembly.attackers
-        self.limits = limits(self.assembly.initial.size)
-        self.traffic: Any = None
-        self._folder = folder
-        self._log = EventLog(folder.events)
+        secret = seat.config.federation.trust == TWO_SERVER
+        self._speech: Speech = TwoServerSpeech(seat) if secret else TrustedSpeech(seat)
+        self.limits = self._speech.limits
+        self.traffic: Traffic | None = None
+        self._folder = seat.folder
+        self._log = EventLog(seat.folder.events)
         self.trace = Stream(self._log)
         trainers = self.assembly.trainers
         self._honest = {n: t for n, t in trainers.items() if n not in self.attackers}
         self._coalition = Coalition(
-            recipe.attack, self._honest, len(self.attackers), config.federation.seed
+            seat.recipe.attack, self._honest, len(self.attackers), self.config.federation.seed
         )
         self._watch = Stopwatch()
         # Who lies with an update of its own needs no other's, who breaks the protocol neither.
-        alone = self.assembly.poisons_data or recipe.attack.name in PARTY_ATTACKS
-        self._played = {me: trainers[me]} if alone else self._honest
+        alone = not isinstance(seat.recipe.attack, UpdateAttack)
+        self._played = {seat.me: trainers[seat.me]} if alone else self._honest
         self._restore()
 
+    def link_of(self, peer: str) -> tuple[Bounds, Tempo]:
+        """See Role."""
+        return self._speech.link_of(peer)
+
     def expects(self, peer: str) -> Mapping[str, int]:
-        """The server sends models."""
-        form = Model.form(d=self.assembly.initial.size)
-        return {form.kind: form.max_bytes}
+        """See Role."""
+        return self._speech.expects(peer)
 
     def held(self, peer: str) -> str:
         """Nothing."""
@@ -98,11 +197,12 @@ class LiarRole:
 
     async def program(self, net: Net) -> Any:
         """The corrupt worker."""
-        d, attack = self.assembly.initial.size, self._recipe.attack
-        if attack.name in PARTY_ATTACKS:
-            return await corrupt_worker(net, self.plan.server, attack, self._own, d)
-        train = self._own if self.assembly.poisons_data else self._lie
-        return await trusted.worker(net, self.plan, train, d)
+        attack = self._recipe.attack
+        if isinstance(attack, UpdateAttack):
+            return await self._speech.lie(net, self._lie)
+        if self.assembly.poisons_data:
+            return await self._speech.lie(net, self._own)
+        return await self._speech.disobey(net, attack, self._own)
 
     def _restore(self) -> None:
         """Take up the trainers that it plays where an earlier process left them."""
@@ -136,17 +236,18 @@ class LiarRole:
         return write_party(self._folder, self.finish(final), weights, report=False)
 
     def model(self, final: Vector | None) -> Vector:
-        """The trained model, if the server sent it."""
+        """The trained model, if the servers sent it."""
         return self.assembly.initial if final is None else final
 
     def finish(self, final: Vector | None) -> Record:
         """What there is to say."""
+        rounds = self.config.federation.rounds
         return {
             "trust": self.config.federation.trust,
             "role": self.name,
             "party": self.me,
-            "rounds": self.plan.rounds,
-            "answered": self.plan.rounds,
+            "rounds": rounds,
+            "answered": rounds,
             "epsilon": None,
             "model_digest": model_digest(self.model(final)),
         }

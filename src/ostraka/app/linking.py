@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
 
 from ostraka.app import agree
+from ostraka.app.cast import RELAY
 from ostraka.app.errors import UserError
 from ostraka.app.membership import Membership
+from ostraka.app.parties.roles import Role
 from ostraka.crypto.sign import parse_identity
-from ostraka.drivers.link import Bounds
 from ostraka.drivers.relay import through
 from ostraka.drivers.tcp import Handlers, Peer, Transport, to_address
 from ostraka.drivers.tls import PinnedTls
 
-RELAY = "relay"
-QUEUED = 8  # frames for one peer that is away; a round has one
 
-
-def transport(member: Membership, role: Any, handlers: Handlers) -> Transport:
+def transport(member: Membership, role: Role, handlers: Handlers) -> Transport:
     """This party's connections, with pinned TLS, as the federation and site files say."""
-    peers: tuple[str, ...] = role.peers
-    config = member.config
+    peers, config = role.peers, member.config
     keys = {p.name: parse_identity(p.identity or "") for p in config.party}
     context = agree.federation_digest(config, member.app)
     ours = agree.digests(config, member.app)
-    linked = {name: _peer(member, name, role.expects(name)) for name in peers}
+    linked = {name: _peer(member, name, role) for name in peers}
     return Transport(
         member.me,
         linked,
@@ -34,11 +31,16 @@ def transport(member: Membership, role: Any, handlers: Handlers) -> Transport:
         context=context,
         details=agree.encode(ours),
         listen=member.site.listens_at(config, member.me),
-        bounds=Bounds(QUEUED, QUEUED * role.limits.frame_bytes),
     )
 
 
-def _peer(member: Membership, name: str, expects: Mapping[str, int]) -> Peer:
+def _peer(member: Membership, name: str, role: Role) -> Peer:
+    bounds, tempo = role.link_of(name)
+    met = _met(member, name, role.expects(name))
+    return replace(met, bounds=bounds, tempo=tempo)
+
+
+def _met(member: Membership, name: str, expects: Mapping[str, int]) -> Peer:
     """How a peer is met: of two parties with addresses the later one in the file dials.
 
     Two without meet at the relay, where the earlier one plays the server.

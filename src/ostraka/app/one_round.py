@@ -82,16 +82,13 @@ def secure_aggregate(
     centre = None if reference is None or not rule.uses_reference else _as_rows([reference])[0][0]
     shifted = rows if centre is None else rows - centre
 
-    finite = np.isfinite(shifted).all(axis=1)
+    finite: npt.NDArray[np.bool_] = np.asarray(np.isfinite(shifted).all(axis=1))
     fixed = _fixed(shifted[finite], clip, frac_bits)
     sent, dropped = _sendable(shifted, finite, fixed)
-    left, force_left = remaining(len(rows), force, len(dropped), 0, None)
+    _, force_left = remaining(len(rows), force, len(dropped), 0, None)
     least = MIN_CONTRIBUTORS if min_contributors is None else min_contributors
     plan, signs = _plan(rule, tuple(pre), force_left, fixed, sent, least)
-    if left > len(sent):
-        raise AssertionError("who is not dropped is sent")
-    round_ = _Round(plan, signs, shifted, seed)
-    found = round_.run()
+    found = _Round(plan, signs, shifted, seed).run()
 
     vector = found.state.previous if centre is None else found.state.previous + centre
     return SecureAggregate(
@@ -106,12 +103,11 @@ def secure_aggregate(
 
 
 def _common_f(rule: GramRule, pre: Sequence[PreAggregation], f: int | None) -> int:
-    known = {own_f(part) for part in (rule, *pre)} - {None} | ({f} - {None})
+    parts: list[Rule | PreAggregation] = [rule, *pre]
+    known = {value for value in (f, *map(own_f, parts)) if value is not None}
     if len(known) > 1:
         raise ValueError(f"the rule, its pre-aggregations and f disagree: {sorted(known)}")
-    value = known.pop() if known else 0
-    assert value is not None, "None was taken out"
-    return value
+    return known.pop() if known else 0
 
 
 def _fixed(finite: Rows, clip: float | None, frac_bits: int | None) -> FixedPoint:

@@ -40,11 +40,11 @@ def write_party(
 ) -> Record:
     """What a real party keeps of a run that has ended; the summary, written last, says so.
 
-    The server's folder also gets what a simulated run's has.
+    The leader's folder also gets what a simulated run's has; who has no model keeps none.
     """
     if report:
         summary = write_outputs(folder, summary, model, report=True)
-    else:
+    elif model:
         digest = {"digest": summary["model_digest"]}
         write_durably(folder.model, save(dict(model), metadata=digest))
     summary = {**summary, "state": str(folder.path)}

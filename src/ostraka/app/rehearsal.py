@@ -65,7 +65,7 @@ class Rehearsal:
         from ostraka.app.build import attack_of
         from ostraka.app.config import Simulation
 
-        known = (config.server, *config.workers)
+        known = config.cast.everybody
         named = [k.party for k in self.kills] + [n for p in self.partitions for n in p.group]
         for name in (*named, *self.lies):
             if name not in known:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 from ostraka.app import agree
-from ostraka.app.config import Config
 from ostraka.app.errors import UserError
 from ostraka.app.sockets import listening
 from ostraka.crypto.sign import parse_identity
@@ -32,11 +31,6 @@ def relay(member: Any, readers: tuple[Reader, ...], stopping: Callable[[], bool]
         return _relay(member, listen, pins, Stream(log, *readers), stopping)
 
 
-def _meetings(config: Config) -> frozenset[frozenset[str]]:
-    """Who has business with whom in the trust model `trusted`: every worker with the server."""
-    return frozenset(frozenset((config.server, name)) for name in config.workers)
-
-
 def _relay(
     member: Any,
     listen: tuple[str, int],
@@ -47,7 +41,7 @@ def _relay(
     config = member.config
     failures: list[BaseException] = []
     work = Relay(
-        _meetings(config),
+        config.cast.meetings,
         PinnedTls(member.identity, pins, member.passphrase),
         context=agree.federation_digest(config),
         details=agree.encode(agree.digests(config)),

@@ -84,7 +84,7 @@ class Story:
         values = np.full((len(self.parties), len(self.rounds)), np.nan)
         at = {name: row for row, name in enumerate(self.parties)}
         for round, record in self.aggregated.items():
-            for name, value in (record[key] or {}).items():
+            for name, value in (record.get(key) or {}).items():
                 if round < values.shape[1]:
                     values[at[name], round] = np.inf if value is None else value
         return None if np.isnan(values).all() else values

@@ -156,7 +156,7 @@ class TwoServerStage:
             0,
             arrays["server/model"].astype(np.float32),
             arrays["server/previous"].astype(np.float64),
-            np.zeros(model.size, np.uint64),
+            np.zeros(model.size, np.int64),
         )
 
     def arrays(self, state: two_server.State0) -> Mapping[str, npt.NDArray[Any]]:

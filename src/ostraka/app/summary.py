@@ -31,7 +31,7 @@ class Tally:
             case "missing":
                 self._refuse(record["party"], "missing")
             case "aggregated":
-                self._aggregated(record["distance"], record["influence"] or {})
+                self._aggregated(record.get("distance") or {}, record["influence"] or {})
             case "round":
                 self.last = record
                 self.accuracy = record.get("accuracy", self.accuracy)

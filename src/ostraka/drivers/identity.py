@@ -99,6 +99,14 @@ def load(path: Path, passphrase: Passphrase | None = None) -> Identity:
     return _described(_opened(path, passphrase)[2], path)
 
 
+def signing(path: Path, passphrase: Passphrase | None = None) -> sign.Sign:
+    """A function that signs messages with the key of this file; the key itself is not handed out.
+
+    Raises what ``load`` raises.
+    """
+    return sign.signer(_opened(path, passphrase)[1])
+
+
 def renew(
     path: Path,
     passphrase: Passphrase | None = None,

@@ -184,7 +184,8 @@ class _Gates:
         product = c ^ (d & b) ^ (e & a)
         if self.side == 0:
             product ^= d & e
-        return product.reshape(shape)
+        given: Ring = product.reshape(shape)
+        return given
 
 
 def _expand(key: Key, parts: int, count: int) -> tuple[Ring, ...]:

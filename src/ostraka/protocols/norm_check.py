@@ -3,7 +3,8 @@
 Goes beyond He, Karimireddy and Jaggi 2020. Runs for every rule, the mean included, on the diagonal
 of the shared Gram matrix, after the wraparound check (without it a norm that wraps would pass).
 Parties: two servers and the dealer whose triples they use, any one curious. Guarantee: a vector
-passes exactly when its squared norm, an integer, is at most the limit. Revealed: one bit per worker.
+passes exactly when its squared norm, an integer, is at most the limit. Revealed: one bit per
+worker.
 """
 
 from __future__ import annotations

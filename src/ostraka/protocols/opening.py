@@ -69,7 +69,7 @@ async def prepare_0(
     """Server 0, until the commit point: the weights, and its own p^T X0, which is stored."""
     form = Weights.form(n=len(survivors))
     weights = await net.recv(form, server_1, timeout_s=timeout_s)
-    if (weights.values != 0).sum() < 1 or weights.count > len(survivors):
+    if weights.count > len(survivors):
         raise Abort(f"{server_1} sent weights that no rule gives")
     own = combined(rows, survivors, weights.values)
 
@@ -100,25 +100,21 @@ async def commit_1(
     net.send(server_0, Words(words))
 
 
-async def open_aggregate_0(
-    net: Net, server_1: str, own: Ring, bits: int | None, limit: int, *, timeout_s: float
-) -> Ring:
-    """Server 0: the rounded aggregate, uint64 (d,); ``bits`` is s, or None for equal weights.
-
-    Abort when a word lies beyond ``limit``, which no honest server 1 sends.
-    """
+async def open_sum_0(net: Net, server_1: str, own: Ring, *, timeout_s: float) -> Ring:
+    """Server 0: p^T X with the dither in it, uint64 (d,); only its high bits may be used."""
     theirs = await net.recv(Words.form(d=len(own)), server_1, timeout_s=timeout_s)
-    opened = rounded(own + theirs.words, bits)
-    check_range(server_1, opened, limit)
-    return opened
+    return own + theirs.words
 
 
-async def take_rounded_1(net: Net, server_0: str, d: int, limit: int, *, timeout_s: float) -> Ring:
-    """Server 1: the rounded aggregate as server 0 sends it, uint64 (d,)."""
+def send_aggregate_0(net: Net, server_1: str, aggregate: np.ndarray) -> None:
+    """Server 0: the rounded aggregate, int64 (d,), to server 1."""
+    net.send(server_1, Rounded(aggregate))
+
+
+async def take_aggregate_1(net: Net, server_0: str, d: int, *, timeout_s: float) -> np.ndarray:
+    """Server 1: the rounded aggregate as server 0 sends it, int64 (d,)."""
     message = await net.recv(Rounded.form(d=d), server_0, timeout_s=timeout_s)
-    words = message.words.view(np.uint64)
-    check_range(server_0, words, limit)
-    return words
+    return message.words
 
 
 def combined(rows: Rows, survivors: list[int], values: np.ndarray) -> Ring:
@@ -136,19 +132,3 @@ def dither_words(key: Key, bits: int, d: int) -> Ring:
     low = key.stream().words(d) >> np.uint64(64 - bits)
     low -= np.uint64(1 << (bits - 1))
     return low
-
-
-def rounded(words: Ring, bits: int | None) -> Ring:
-    """Only what lies above the dither: multiples of 2^(s - 24) on the rows' own grid."""
-    if bits is None:
-        return words
-    half = np.int64(1 << (bits - 1))
-    signed = words.view(np.int64) + half
-    return ((signed >> np.int64(bits)) << np.int64(bits - 24)).view(np.uint64)
-
-
-def check_range(sender: str, words: Ring, limit: int) -> None:
-    """Abort when some word, read as a signed number, is greater in size than ``limit``."""
-    signed = words.view(np.int64)
-    if signed.max(initial=0) > limit or signed.min(initial=0) < -limit:
-        raise Abort(f"{sender} sent an aggregate out of range")

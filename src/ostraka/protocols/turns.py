@@ -4,7 +4,10 @@ Parties: server 0, which opens attempts; server 1 and the dealer, which follow. 
 attempt); attempts only rise, and server 0 stores each before it opens it, so no label is ever used
 twice. Who restarted says so (Boot), and server 0 opens a new attempt; whoever is still in an older
 one leaves it as soon as the new one is heard of. So nothing of an interrupted attempt is used
-again: both holders of every shared key bring a fresh part of it to each attempt.
+again: both holders of every shared key bring a fresh part of it to each attempt. And because a
+transport may bring a restarted party the frames of an attempt that it had begun before, everything
+after the beginning stands below a label that holds a fresh number of each follower: a process never
+goes on with what another one has begun.
 Guarantee: an attempt runs only among processes that were all there when it began, with one public
 model; an old copy of a server's state is noticed. Revealed: nothing but the model's digest to the
 other server. Server 1 answers with what it needs: nothing, the last aggregate, or to finish a round
@@ -24,6 +27,9 @@ from ostraka.wire import U8, Bool, Exactly, Index, Message
 
 PATH = ("round", "attempt")
 BOOT = ("boot",)
+RUN = "run"
+CATCH_UP, FINISH = "catch-up", "finish"
+"""Where an aggregate travels that server 1 lacks, and where a committed round is finished."""
 BEFORE_ALL: tuple[int, ...] = ()
 FRESH, BEHIND, COMMITTED = range(3)
 Turn = tuple[int, int]
@@ -46,10 +52,29 @@ class Open(Message):
 
 @dataclass(frozen=True)
 class Ready(Message):
-    """Server 1 to server 0: where it stands, and the attempt that it has committed to, if so."""
+    """Server 1 or dealer to server 0: where it stands, its process and a fresh number.
+
+    ``attempt``: the one that server 1 has committed to, if so.
+    """
 
     status: Annotated[int, U8]
     attempt: Index
+    boot: Index
+    nonce: Index
+
+
+@dataclass(frozen=True)
+class Go(Message):
+    """Server 0 to both others: the attempt goes on among the processes with these numbers."""
+
+    server_1: Index
+    dealer: Index
+
+    @property
+    def run(self) -> int:
+        """The label's index that everything of this attempt stands under."""
+        parts = (part.to_bytes(8, "little") for part in (self.server_1, self.dealer))
+        return int.from_bytes(digest("run", *parts)[:8], "little")
 
 
 @dataclass(frozen=True)
@@ -79,6 +104,25 @@ async def next_turn(net: Net, server_0: str, after: tuple[int, ...]) -> tuple[Tu
     """Server 1 and dealer: the newest attempt that server 0 has opened."""
     turn, message = await net.newest(Open.form(), server_0, PATH, after=after)
     return (turn[0], turn[1]), message
+
+
+def nonce_of(own: Key) -> int:
+    """A follower's fresh number for an attempt, from its fresh key for that attempt."""
+    return int(own.derive("nonce").stream().words(1)[0])
+
+
+def go_on(net: Net, server_1: str, dealer: str, go: Go) -> Net:
+    """Server 0: the attempt goes on; gives its label."""
+    net.broadcast((server_1, dealer), go)
+    return net.sub(RUN, go.run)
+
+
+async def await_go(
+    net: Net, server_0: str, nonce: int, *, dealer: bool = False, timeout_s: float
+) -> Net | None:
+    """A follower: the label of the attempt; None when it is that of an earlier process."""
+    go = await net.recv(Go.form(), server_0, timeout_s=timeout_s)
+    return net.sub(RUN, go.run) if nonce == (go.dealer if dealer else go.server_1) else None
 
 
 async def pair_key(net: Net, peer: str, own: Key, *, timeout_s: float) -> Key:

@@ -65,7 +65,7 @@ def quantise(
 ) -> IntegerWeights:
     """Integer weights of the first n coefficients, those of the worker rows; the rest are publics.
 
-    Equal weights 1/m, with no public row beside them, become ones. Otherwise, when the rule's
+    Equal weights 1/m, which leave nothing for a public row, become ones. Otherwise, when the rule's
     weights sum to 1 (`sums_to_one`), the integers sum to exactly 2^24: by largest remainders, ties
     to the first row, and a zero stays zero. Else each weight is rounded to the nearest integer.
     Every integer is within 2^-24 of its weight. ValueError when a weight is not finite or above
@@ -73,25 +73,25 @@ def quantise(
     """
     if not (n >= 1 and coefficients.ndim == 1 and len(coefficients) >= n):
         raise ValueError(f"coefficients of shape {coefficients.shape} do not cover n={n} workers")
-    workers, publics = coefficients[:n], coefficients[n:]
+    workers = coefficients[:n]
     if not np.isfinite(coefficients).all():
         raise ValueError("a weight is no finite number")
-    if float(np.abs(workers).max()) > weight_bound:
-        highest = float(np.abs(workers).max())
+    highest = float(np.abs(workers).max())
+    # Sums of 1/m may be 1 plus an ulp.
+    if highest > weight_bound * (1.0 + _NEARLY):
         raise ValueError(f"a weight of size {highest:g} is above the rule's bound {weight_bound:g}")
     chosen = workers[workers != 0.0]
-    if len(chosen) and _equal(chosen, publics):
+    if len(chosen) and _equal(chosen):
         return IntegerWeights((workers != 0.0).astype(np.int64), len(chosen))
     if not sums_to_one:
         return IntegerWeights(np.rint(workers * float(_ONE)).astype(np.int64), 0)
     return IntegerWeights(np.array(_largest_remainders(workers), dtype=np.int64), 0)
 
 
-def _equal(chosen: Float, publics: Float) -> bool:
-    """Whether these are m weights 1/m, which leaves nothing for a public row."""
-    alike = bool((chosen == chosen[0]).all())
+def _equal(chosen: Float) -> bool:
+    """Whether these are m weights 1/m, which leave nothing for a public centre."""
     whole = abs(len(chosen) * float(chosen[0]) - 1.0) <= _NEARLY
-    return alike and whole and bool((np.abs(publics) <= _NEARLY).all())
+    return whole and bool((chosen == chosen[0]).all())
 
 
 def _largest_remainders(weights: Float) -> list[int]:
@@ -101,10 +101,10 @@ def _largest_remainders(weights: Float) -> list[int]:
         raise ValueError(f"the weights must sum to 1, but sum to {total!r}")
     exact = [Fraction(weight) * _ONE for weight in weights.tolist()]
     values = [math.floor(weight) for weight in exact]
-    used = [i for i, weight in enumerate(exact) if weight]
-    # A stable sort: among equal remainders the first row comes first.
-    used.sort(key=lambda i: values[i] - exact[i])
-    for i in used[: _ONE - sum(values)]:
+    # A stable sort: among equal remainders the first row comes first. There are never more spare
+    # units than rows with a remainder, so a zero gets none.
+    order = sorted(range(len(values)), key=lambda i: values[i] - exact[i])
+    for i in order[: _ONE - sum(values)]:
         values[i] += 1
     return values
 

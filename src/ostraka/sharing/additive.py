@@ -38,6 +38,11 @@ def block_width(n: int) -> int:
     return max(1 << 10, 1 << ((_BLOCK_WORDS // max(1, n)).bit_length() - 1))
 
 
+def largest_block(n: int, d: int) -> int:
+    """Words of the largest block of any number of rows up to n: fewer rows have wider blocks."""
+    return min(max(_BLOCK_WORDS, n << 10), n * d)
+
+
 class Rows(Protocol):
     """The n vectors (d,) that one party holds, block by block."""
 

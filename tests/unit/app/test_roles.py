@@ -15,8 +15,11 @@ from ostraka.app.errors import UserError
 from ostraka.app.folder import Folder
 from ostraka.app.join import _check_start
 from ostraka.app.parties.keeping import turn_of
+from ostraka.app.parties.roles import Seat
 from ostraka.app.parties.trusted_server import ServerRole
 from ostraka.app.parties.trusted_worker import WorkerRole
+from ostraka.crypto.prg import Key
+from ostraka.crypto.sign import signer_from
 from ostraka.learn.initial import model_digest
 from ostraka.net import Label
 from ostraka.trust.trusted import State
@@ -39,16 +42,23 @@ def folder(path: Path, own: Config) -> Folder:
     return Folder.new(path, own, {"base": str(path)})
 
 
+def seat(path: Path, own: Config, me: str, assembly: Any) -> Seat:
+    secret = own.privacy is not None
+    own_key, sign = Key(bytes(32)), lambda: signer_from(bytes(32))[0]
+    place = folder(path, own)
+    return Seat(own, build(own), assembly, place, me, secret, bytes(32), {}, own_key, sign)
+
+
 def server(path: Path, own: Config | None = None) -> ServerRole:
     own = own or config()
-    return ServerRole(own, build(own), TinyAssembly({}, False), folder(path, own))  # type: ignore[arg-type]
+    return ServerRole(seat(path, own, "server", TinyAssembly({}, False)))
 
 
 def worker(path: Path, *, private: bool = False) -> WorkerRole:
     own = config(private=private)
     me = own.workers[1]
     assembly: Any = TinyAssembly({me: TinyTrainer(1, private)}, private)
-    return WorkerRole(own, build(own), assembly, folder(path, own), me, secret=private)
+    return WorkerRole(seat(path, own, me, assembly))
 
 
 def model(round: int) -> np.ndarray:

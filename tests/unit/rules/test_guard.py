@@ -223,12 +223,23 @@ def test_a_capped_negative_weight_stays_negative():
 
 
 @pytest.mark.parametrize(
-    "weights", [[3.0, -1.4, -0.6], [3.0, -1.0, -1.0, -1.0, 1.0], [2.0, 0.5, 0.5, -1.0, -0.5, -0.5]]
+    ("weights", "least"),
+    [
+        ([3.0, -1.4, -0.6], 3),
+        ([3.0, -1.0, -1.0, -1.0, 1.0], 5),
+        ([2.0, 0.5, 0.5, -1.0, -0.5, -0.5], 6),
+        ([2.0, -1.05, 0.05], 2),
+    ],
 )
-def test_capped_weights_that_cannot_be_scaled_to_one_end_the_round(weights):
-    n = len(weights)
+def test_capped_weights_that_cannot_be_scaled_to_one_end_the_round(weights, least):
     with pytest.raises(TooFewContributors, match="both signs"):
-        guarded(np.array(weights), Geometry.blank(n), Signed(), 0, n)
+        guarded(np.array(weights), Geometry.blank(len(weights)), Signed(), 0, least)
+
+
+def test_weights_are_judged_before_rounding_too():
+    coefficients, geometry = around([0.1 + 1e-10, 0.1, 0.1], [1.0, 1.0, 1.0])
+    assert opened(coefficients, geometry, CLIP, 0) == 3
+    assert guarded(coefficients, geometry, CLIP, 0, 3).capped
 
 
 def test_an_output_that_is_the_public_centre_opens_nothing():

@@ -156,6 +156,8 @@ def test_unusable_coefficients_are_refused(weights, n, sums, bound, match):
 def test_a_weight_at_the_bound_is_allowed():
     whole = quantise(np.array([16.0, -15.0]), 2, True, 16.0)
     assert whole.values.tolist() == [16 * ONE, -15 * ONE]
+    whole = quantise(np.array([np.nextafter(1, 2), 1e-18]), 2, True)
+    assert whole.values.tolist() == [ONE, 0]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ stays in the second-level cache, filled up with zeros to whole tiles and vectors
 power of two apart in memory would fall on the same cache lines.
 
 Projections on signs (the method of four Russians). Three columns have only 27 combinations of
-signs, so their signed sums are written to a table once, for twelve rows at a time side by side, and
+signs, so their signed sums are written to a table once, for eight rows at a time side by side, and
 each vector of signs then costs one addition for every three columns.
 
 Every entry takes a range of columns and gives its own sums, so ranges can run in any order and on
@@ -26,24 +26,18 @@ import numpy.typing as npt
 from numba import types
 
 from ostraka.algebra.kernels import inlined, kernel
-from ostraka.algebra.kernels.vectors import add_entries
+from ostraka.algebra.kernels.vectors import ENTRIES, GROUP, LANES, TABLES, add_entries, fill_table
 
 Array = npt.NDArray[Any]
 
 TILE = 3
-STRIP = 512
-"""Columns of a strip of words: 100 rows are 400 KiB."""
+STRIP = 1024
+"""Columns of a strip of words: 100 rows are 800 KiB."""
 VECTOR = 16
 """A strip's width is filled up to a multiple of this many words."""
-LANES = 12
-"""Rows whose signed sums stand side by side in a table."""
-GROUP = 3
-"""Columns of one table."""
-TABLES = 4
-"""Tables that are read together: TABLES * ENTRIES * LANES words, 10 KiB."""
-ENTRIES = 27
 TURNED = 96
-"""Columns that are turned at a time, so that rows stand side by side: a multiple of 12."""
+"""Columns that are turned at a time, so that rows stand side by side: a multiple of
+GROUP * TABLES."""
 
 _LOW = np.uint64(0xFFFFFFFF)
 _HALF = np.uint64(32)
@@ -176,23 +170,8 @@ def _turn_rows(block: Array, first: int, low: int, high: int, turned: Array) -> 
             turned[k, i] = row[low + k]
 
 
-@inlined
-def _fill_table(turned: Array, column: int, tables: Array, first: int, lanes: int) -> None:
-    """Write all 27 signed sums of three columns, from entry `first` on."""
-    x, y, z = turned[column], turned[column + 1], turned[column + 2]
-    for i in range(lanes):
-        for p in range(3):
-            part = x[i] if p == 2 else (-x[i] if p == 0 else np.uint64(0))
-            for q in range(3):
-                total = part + y[i] if q == 2 else (part - y[i] if q == 0 else part)
-                at = first + 9 * p + 3 * q
-                tables[at, i] = total - z[i]
-                tables[at + 1, i] = total
-                tables[at + 2, i] = total + z[i]
-
-
-@kernel(_MATRIX, _SIGNS, types.int64, _COLUMN, _COLUMN)
-def signed(block: Array, signs: Array, lanes: int, low: int, high: int) -> Array:
+@kernel(_MATRIX, _SIGNS, _COLUMN, _COLUMN)
+def signed(block: Array, signs: Array, low: int, high: int) -> Array:
     """The products (n, K) of words with signs over the columns low to high, mod 2^64."""
     n, count = block.shape[0], signs.shape[0]
     out = np.empty((n, count), np.uint64)
@@ -208,7 +187,7 @@ def signed(block: Array, signs: Array, lanes: int, low: int, high: int) -> Array
             _turn_rows(block, first, k, end, turned)
             for at in range(0, end - k, GROUP * TABLES):
                 for t in range(TABLES):
-                    _fill_table(turned, at + GROUP * t, tables, ENTRIES * t, lanes)
+                    fill_table(tables, ENTRIES * t, turned, at + GROUP * t)
                 for v in range(count):
                     add_entries(sums, v, tables, index, (k + at - low) // GROUP)
         for i in range(first, min(first + LANES, n)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 
@@ -65,6 +66,7 @@ class Keeping:
     and OSError with its file. The rest of a Role is its own class's.
     """
 
+    name: str
     limits: Limits
     vital: frozenset[str] = frozenset()
     sees_off: frozenset[str] = frozenset()
@@ -111,6 +113,23 @@ class Keeping:
 
         return Stream(keep, elapsed_s=elapsed_s)
 
+    def old_copy(self, peer: str, round: int, trace: Stream) -> None:
+        """A worker's state is an old one: a peer has had an update that it knows nothing of.
+
+        UserError (74) where an answer would draw noise anew from the same data, else a warning.
+        """
+        text = (
+            f"{self.folder.path} is an old copy: {peer} has an update of {self.me} for "
+            f"round {round}, and the journal knows of none after round {self.highest}"
+        )
+        if self.seat.secret:
+            raise UserError(
+                f"{text}; fresh noise on the same data would cost privacy that nobody accounts "
+                "for, so this party stays out: restore its newest state, or leave the run",
+                Exit.STORAGE,
+            )
+        trace("warning", text=f"{text}; it goes on with the momentum of that time")
+
     def must_agree(self) -> None:
         """Refuse (UserError, 74) checkpoints that fall behind the journal as no crash leaves them.
 
@@ -128,9 +147,20 @@ class Keeping:
                 Exit.STORAGE,
             )
 
-    def write(self, summary: Record, model: Vector, *, report: bool) -> Record:
-        """Leave the trained model and the summary in the folder; gives the summary."""
-        return write_party(self.folder, summary, self.assembly.weights(model), report=report)
+    @property
+    def ended_before(self) -> bool:
+        """Whether an earlier process came to the program's end."""
+        return any("over" in record for record in self.journal.records)
+
+    def note_end(self) -> None:
+        """Put on disk that the program has ended: its result stands, whoever leaves now."""
+        if not self.ended_before:
+            self.journal.append({"over": True})
+
+    def write(self, summary: Record, model: Vector | None, *, report: bool) -> Record:
+        """Leave the trained model, if any, and the summary in the folder; gives the summary."""
+        weights = {} if model is None else self.assembly.weights(model)
+        return write_party(self.folder, summary, weights, report=report)
 
     def close(self) -> None:
         """Let the files go."""

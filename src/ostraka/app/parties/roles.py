@@ -12,7 +12,7 @@ from ostraka.app.folder import Folder
 from ostraka.crypto.prg import Key
 from ostraka.crypto.sign import Sign
 from ostraka.drivers.link import Bounds
-from ostraka.drivers.tcp import Tempo
+from ostraka.drivers.pace import Tempo
 from ostraka.drivers.trace import Record, Stream
 from ostraka.mailbox import Limits
 from ostraka.net import Label, Net
@@ -104,7 +104,7 @@ class Role(Protocol):
         """The party's part of the trust model, to its end."""
 
     def results(self, final: Any) -> Record:
-        """Write what the run leaves behind; gives the summary. None: what an earlier process had."""
+        """Write what the run leaves behind; gives the summary. None: an earlier process' end."""
 
     def close(self) -> None:
         """Let the files go."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +14,8 @@ import numpy.typing as npt
 from ostraka.app.errors import Exit, UserError
 from ostraka.app.parties.keeping import Keeping, turn_at, turn_of
 from ostraka.app.parties.roles import Seat
-from ostraka.app.simulate import limits, plan_of
-from ostraka.app.summary import Tally
+from ostraka.app.parties.telling import Chronicle
+from ostraka.app.stages import limits, plan_of
 from ostraka.drivers.checkpoint import Checkpoint
 from ostraka.drivers.trace import Record
 from ostraka.learn.initial import model_digest
@@ -35,25 +34,15 @@ class ServerRole(Keeping):
 
     def __init__(self, seat: Seat) -> None:
         super().__init__(seat)
-        start = self.start
-        facts: Mapping[str, Any] = {} if start is None else start.facts
         self.plan = plan_of(self.config, self.recipe)
         self.limits = limits(self.assembly.initial.size)
         self.sees_off = frozenset(self.peers)
-        self.tally = Tally(self.config, self.recipe)
         epochs = [r["epoch"] for r in self.journal.records if "epoch" in r]
-        self.epoch = max([*epochs, int(facts.get("epoch", 0))], default=0)
-        self.answered: dict[str, int] = dict(facts.get("answered", {}))
-        self.trace = self.open_events(
-            float(facts.get("elapsed_s", 0.0)), int(facts.get("events", 0))
-        )
-        self.trace.add(self.tally)
-        self.trace.add(self._count_answers)
-        self._bytes_before: dict[str, int] = dict(facts.get("bytes", {}))
-        self._seconds: dict[str, float] = dict(facts.get("seconds", {}))
-        if start is not None:
-            self.tally.restore(start.facts["tally"])
-        self.state = self._state(start)
+        stored = 0 if self.start is None else int(self.start.facts.get("epoch", 0))
+        self.epoch = max([*epochs, stored], default=0)
+        self.chronicle = Chronicle(self, "workers")
+        self.trace, self.tally = self.chronicle.trace, self.chronicle.tally
+        self.state = self._state(self.start)
         self._first = self.state.round
         self.must_agree()
         self._journal_is_of_this_time()
@@ -81,7 +70,7 @@ class ServerRole(Keeping):
         A worker that draws secret noise learns from it that its own state is an old copy.
         """
         heard = None if self.traffic is None else self.traffic.heard.get(peer)
-        round = max(self.answered.get(peer, -1), turn_at(heard, PATH)[1])
+        round = max(self.chronicle.answered.get(peer, -1), turn_at(heard, PATH)[1])
         return "" if round < 0 else f"epoch.{self.epoch}/round.{round}"
 
     def ready(self, reports: Mapping[str, str]) -> None:
@@ -105,27 +94,13 @@ class ServerRole(Keeping):
             net, self.plan, self.state, commit=self._commit, trace=self.trace
         )
 
-    def finish(self, final: State) -> Record:
-        """The summary of the whole run, and its last event."""
-        summary = {**self.tally.summary(model_digest(final.model)), "role": self.name}
-        del summary["attack"], summary["attackers"]  # of simulations; here nobody plays one
-        self.trace("finished", **summary)
-        self.log.sync()
-        return summary
-
-    def results(self, final: State) -> Record:
+    def results(self, final: State | None) -> Record:
         """Write what the run leaves behind; gives the summary."""
-        return self.write(self.finish(final), final.model, report=True)
+        return self.chronicle.results((final or self.state).model)
 
     def begin(self) -> None:
         """Say what this is: the first event of a run, or that it goes on."""
-        if self.start is None or self.events_lost:  # without a checkpoint no event was kept
-            about = {**self.tally.about(self.assembly), "attack": "none", "attackers": []}
-            self.trace("run", **about)
-        if self.resumed:
-            self.trace("resumed", round=self.state.round)
-        for text in (*self.notes, *self.recipe.warnings):
-            self.trace("warning", text=text)
+        self.chronicle.begin(self.state.round if self.resumed else None)
 
     def _journal_is_of_this_time(self) -> None:
         """A round is stored just before it is noted, so the journal lacks at most the last one."""
@@ -156,7 +131,7 @@ class ServerRole(Keeping):
             if state.round > 0:  # stored, but maybe not acknowledged when an earlier process died
                 self._acknowledge(state.round, self._checked(state))
         if state.round > 0:
-            self._tell(state)
+            self.chronicle.tell(state.round, state.model)
 
     def _checked(self, state: State) -> str:
         """The digest of the model, which must be the one of an earlier process."""
@@ -180,60 +155,9 @@ class ServerRole(Keeping):
     def _store(self, state: State) -> None:
         digest = self._checked(state)
         previous = state.previous if self.plan.rule.uses_reference else state.previous[:0]
-        facts = {
-            "epoch": state.epoch,
-            "answered": self.answered,
-            "events": self.log.size(),
-            "bytes": self._bytes(),
-            "elapsed_s": self.trace.elapsed_s,
-            "seconds": self._seconds,
-            "tally": self.tally.state(),
-        }
-        self.log.sync()
+        facts = {"epoch": state.epoch, **self.chronicle.facts()}
         start = time.perf_counter()
         arrays = {"model": state.model, "previous": previous}
         self.folder.checkpoints.save(state.round, arrays, facts)
         self._acknowledge(state.round, digest)
-        self._count("store", start)
-
-    def _tell(self, state: State) -> None:
-        done, rounds = state.round, self.plan.rounds
-        evaluation: dict[str, float] = {}
-        if done % self.config.evaluate_every == 0 or done == rounds:
-            start = time.perf_counter()
-            evaluation = self.assembly.evaluate(state.model)
-            self._count("evaluate", start)
-        self.trace(
-            "round",
-            round=done,
-            rounds=rounds,
-            **evaluation,
-            bytes_sent=self._bytes(),
-            seconds=self._phases(),
-            epsilon=None,
-        )
-
-    def _count_answers(self, record: Record) -> None:
-        """A reader of events: whose updates a round has used, or refused."""
-        match record:
-            case {"event": "aggregated", "round": round, "distance": used}:
-                self.answered.update(dict.fromkeys(used, round))
-            case {"event": "excluded", "round": round, "party": party}:
-                self.answered[party] = round
-
-    def _count(self, phase: str, start: float) -> None:
-        self._seconds[phase] = self._seconds.get(phase, 0.0) + time.perf_counter() - start
-
-    def _phases(self) -> dict[str, float]:
-        rest = max(0.0, self.trace.elapsed_s - sum(self._seconds.values()))
-        return {k: round(s, 4) for k, s in {**self._seconds, "waiting and rule": rest}.items()}
-
-    def _bytes(self) -> dict[str, int]:
-        """Bytes of messages, sent and received by this server, earlier processes included."""
-        sent = 0 if self.traffic is None else self.traffic.bytes_sent
-        received = 0 if self.traffic is None else self.traffic.bytes_received
-        before = self._bytes_before
-        return {
-            "server": sent + before.get("server", 0),
-            "workers": received + before.get("workers", 0),
-        }
+        self.chronicle.count("store", start)

@@ -23,22 +23,27 @@ async def dealer(net: Net, plan: Plan, boot: int, *, own: Key) -> None:
     turn, opening = await turns.next_turn(net, plan.server_0, turns.BEFORE_ALL)
     while not opening.final:
         ended, value = await net.race(
-            _attempt(net, plan, turn, own), turns.next_turn(net, plan.server_0, turn)
+            _attempt(net, plan, turn, boot, own), turns.next_turn(net, plan.server_0, turn)
         )
         turn, opening = value if ended else await turns.next_turn(net, plan.server_0, turn)
 
 
-async def _attempt(net: Net, plan: Plan, turn: turns.Turn, own: Key) -> None:
+async def _attempt(net: Net, plan: Plan, turn: turns.Turn, boot: int, own: Key) -> None:
     """One attempt: a key with each server, the seeds, who takes part, then everything dealt."""
     net = turns.at(net, turn)
     fresh = own.derive("turn", *turn)
-    key_0 = await turns.pair_key(net, plan.server_0, fresh, timeout_s=plan.patience_s)
-    key_1 = await turns.pair_key(net, plan.server_1, fresh, timeout_s=plan.patience_s)
+    nonce = turns.nonce_of(fresh)
+    net.send(plan.server_0, turns.Ready(turns.FRESH, 0, boot, nonce))
+    run = await turns.await_go(net, plan.server_0, nonce, dealer=True, timeout_s=plan.patience_s)
+    if run is None:
+        return
+    key_0 = await turns.pair_key(run, plan.server_0, fresh, timeout_s=plan.patience_s)
+    key_1 = await turns.pair_key(run, plan.server_1, fresh, timeout_s=plan.patience_s)
 
     context = plan.context(turn)
     held = await collect_seeds(net, context, timeout_s=plan.deadline_s)
     roster = await agree(
-        net, plan.server_1, context, held, timeout_s=plan.deadline_s + plan.patience_s
+        run, plan.server_1, context, held, timeout_s=plan.deadline_s + plan.patience_s
     )
     n = len(roster.active)
     if not n:
@@ -49,10 +54,10 @@ async def _attempt(net: Net, plan: Plan, turn: turns.Turn, own: Key) -> None:
         ("norm", triples_needed(n, 2)),
     ):
         name = f"{use} triples"
-        deal(net.sub(use), plan.server_1, key_0.derive(name), key_1.derive(name), count)
+        deal(run.sub(use), plan.server_1, key_0.derive(name), key_1.derive(name), count)
     masks = Masks([context.mask(w, held.parts[w].seed) for w in roster.active], plan.fixed.d)
     gram_dealer(
-        net.sub("gram"),
+        run.sub("gram"),
         plan.server_1,
         masks,
         gram_mask(key_1, roster.active, plan.fixed.d),

@@ -6,6 +6,7 @@ twin give the same bits.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ostraka.algebra.fixed import squared_norm
 from ostraka.algebra.ops import Float
 from ostraka.algebra.ring import Ring
 from ostraka.net import Abort, Timeout
@@ -23,7 +25,14 @@ from ostraka.rules.api import check_chain, coefficients
 from ostraka.rules.bounds import remaining
 from ostraka.rules.gram import ORIGIN, REFERENCE, Geometry
 from ostraka.rules.guard import guarded
-from ostraka.rules.integer_weights import IntegerWeights, combine, quantise, shift_bits
+from ostraka.rules.integer_weights import (
+    WEIGHT_BITS,
+    IntegerWeights,
+    combine,
+    quantise,
+    round_off,
+    shift_bits,
+)
 from ostraka.trust.two_server.plan import Plan
 
 
@@ -107,24 +116,24 @@ class PublicRow:
     def of(cls, plan: Plan, previous: npt.NDArray[np.float64]) -> PublicRow:
         """The nearest row that is no longer than the workers' bound."""
         words = plan.fixed.encode(previous)
-        return cls(words, plan.fixed.squared_norm(words))
+        return cls(words, squared_norm(words))
 
 
 def geometry_of(plan: Plan, opened: Opened, n: int, public: PublicRow | None) -> Geometry:
     """The geometry of the n surviving rows, exact, from the opened integers."""
-    square = plan.fixed.unit**2
+    unit = plan.fixed.unit
     to_publics = _to_publics(opened, public)
-    if opened.distances is None and to_publics is None:
-        return Geometry.blank(n)
     if to_publics is None:
-        return Geometry.from_distances(opened.distances * square)
+        if opened.distances is None:
+            return Geometry.blank(n)
+        return Geometry.from_distances(opened.distances, unit=unit)
     names = (ORIGIN, REFERENCE)[: to_publics.shape[1]]
     own = 0 if public is None else public.squared_norm
     between = np.array([[0, own], [own, 0]])[: len(names), : len(names)]
     if opened.distances is None:
-        return Geometry.from_publics(to_publics * square, between * square, names)
+        return Geometry.from_publics(to_publics, between, names, unit)
     whole = np.block([[opened.distances, to_publics], [to_publics.T, between]])
-    return Geometry.from_distances(whole * square, names)
+    return Geometry.from_distances(whole, names, unit)
 
 
 def _to_publics(opened: Opened, public: PublicRow | None) -> npt.NDArray[np.int64] | None:
@@ -146,7 +155,7 @@ def decide(plan: Plan, standing: Standing, geometry: Geometry) -> Weights:
         safe = guarded(exact, geometry, rule, standing.guard_f, plan.min_contributors)
     except ValueError as refusal:
         raise Abort(standing.ending(refusal)) from refusal
-    chosen = quantise(safe.coefficients, geometry.n, sums_to_one=rule.centre is None)
+    chosen = quantise(safe.coefficients, geometry.n, rule.centre is None, rule.weight_bound)
     return Weights(chosen.values, chosen.count, safe.capped)
 
 
@@ -155,24 +164,36 @@ def dither_bits(plan: Plan, count: int) -> int | None:
     return None if count else shift_bits(plan.rule.weight_bound)
 
 
-def range_limit(plan: Plan, values: npt.NDArray[np.int64], count: int) -> int:
-    """No honest aggregate has a word of greater size: a bound from norms, with room to spare."""
-    longest = int(plan.fixed.norm_limit**0.5) + 1
-    return 2 * longest * max(1, count) + 2 * len(values) + (1 << 8)
+def settled(plan: Plan, total: Ring, count: int) -> npt.NDArray[np.int64]:
+    """The aggregate's words, int64 (d,), from the opened sum, which is overwritten."""
+    bits = dither_bits(plan, count)
+    return total.view(np.int64) if bits is None else round_off(total, bits)
 
 
 def aggregate_of(
-    plan: Plan, opened: Ring, values: npt.NDArray[np.int64], count: int, public: PublicRow | None
+    plan: Plan,
+    words: npt.NDArray[np.int64],
+    values: npt.NDArray[np.int64],
+    count: int,
+    previous: npt.NDArray[np.float64],
 ) -> Float:
-    """The aggregate float64 (d,) that both servers go on from, from the words that were opened."""
-    centre = None if public is None else plan.fixed.decode(public.words)
-    weights = IntegerWeights(values, count)
-    return combine(opened.view(np.int64), weights, plan.fixed.unit, centre)
+    """The aggregate float64 (d,) that both servers go on from.
+
+    Abort when a word is larger than any honest aggregate's: then a server lied.
+    """
+    longest = math.isqrt(plan.fixed.norm_limit) + 1
+    limit = 2 * longest * max(1, count) + 2 * len(values) + 256
+    if words.max(initial=0) > limit or words.min(initial=0) < -limit:
+        raise Abort("the other server's part of the sum is out of range")
+    centre = None
+    if plan.rule.centre is not None and plan.rule.uses_reference:
+        centre = plan.fixed.decode(PublicRow.of(plan, previous).words)
+    return combine(words, IntegerWeights(values, count), plan.fixed.unit, centre)
 
 
 def influence(names: tuple[str, ...], values: npt.NDArray[np.int64], count: int) -> dict[str, Any]:
     """Every survivor's weight, by name."""
-    whole = count or 1 << 24
+    whole = count or 1 << WEIGHT_BITS
     return {name: value / whole for name, value in zip(names, values.tolist(), strict=True)}
 
 

@@ -11,17 +11,22 @@ import numpy.typing as npt
 
 from ostraka.algebra.fixed import FixedPoint
 from ostraka.algebra.ring import Ring
+from ostraka.protocols.compare import triples_needed
 from ostraka.protocols.gram_sharing import AHEAD
 from ostraka.protocols.linear_image import Image
 from ostraka.protocols.upload import Context, Turn
 from ostraka.protocols.wrap_check import projections
-from ostraka.rules.api import GramRule, Needs, PreAggregation, Rule, check_chain
+from ostraka.rules.api import GramRule, PreAggregation, Rule, check_chain, measured, needs
+from ostraka.rules.gram import ORIGIN, REFERENCE
 from ostraka.rules.guard import check_start
-from ostraka.sharing.additive import block_width
+from ostraka.sharing.additive import largest_block
 from ostraka.trust.public_step import Vector
 
 MOST_ATTEMPTS = 3
 """Attempts of one round in which the rule may have read something of the updates."""
+
+
+_HEADER_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ class Plan:
     def check(self) -> None:
         """ValueError with a sentence for numbers with which a promise cannot hold."""
         check_chain(self.rule, self.pre, self.n, self.f)
-        check_start(self.rule, self.n, self.f, self.dropouts, self.min_contributors)
+        check_start(self.rule, self.n, self.f, self.dropouts, self.min_contributors, self.pre)
         least = self.f + self.min_contributors
         if not least <= self.min_cohort <= self.n:
             raise ValueError(
@@ -91,8 +96,15 @@ class Plan:
 
     def most_bytes(self) -> int:
         """No message of this trust model is longer."""
-        block = 8 * self.n * block_width(self.n)
-        return max(8 * self.fixed.d, block, 8 * 2 * 2 * self.n * self.projections) + 4096
+        n, d, tests = self.n, self.fixed.d, 2 * self.projections
+        words = (
+            d,  # a share, a sum, an aggregate
+            largest_block(n, d),
+            4 * n * tests,  # the masked operands of two layers of ANDs
+            triples_needed(n, tests),
+            n * (n + 3) // 2,  # cross terms, or an image with norms and products
+        )
+        return 8 * max(words) + _HEADER_BYTES
 
     def most_unread(self) -> int:
         """Bytes of one sender's unread mail that an honest one may come to."""
@@ -107,12 +119,9 @@ def image_of(rule: Rule, pre: tuple[PreAggregation, ...] = ()) -> Image:
             "commute with rotations, since nobody there sees a coordinate: use it under trusted "
             "or replicated, or choose one of the rules that two_server runs"
         )
-    needs = {rule.needs, *(part.needs for part in pre)}
-    own = rule.needs in (Needs.NORMS, Needs.PUBLIC_PRODUCTS, Needs.GRAM)
+    seen = measured(needs(rule, pre), rule.uses_reference)
     return Image(
-        distances=bool(needs & {Needs.DISTANCES, Needs.GRAM}),
-        norms=own or any(part.needs in (Needs.NORMS, Needs.GRAM) for part in pre),
-        products=own and rule.uses_reference and rule.needs is not Needs.NORMS,
+        distances=seen.pairs, norms=ORIGIN in seen.publics, products=REFERENCE in seen.publics
     )
 
 
@@ -137,8 +146,8 @@ class State0:
     """All that server 0 must keep; ``round`` is the next one to finish.
 
     ``attempt``: the last one opened; ``opened``: those of this round in which the rule may have
-    read something; ``previous`` float64 (d,): the last aggregate; ``opened_words`` uint64 (d,): the
-    words that it follows from, for server 1, where that has fallen behind.
+    read something; ``previous`` float64 (d,): the last aggregate; ``words`` int64 (d,): those that
+    it follows from, for server 1, where that has fallen behind.
     """
 
     round: int
@@ -146,14 +155,14 @@ class State0:
     opened: int
     model: Vector
     previous: npt.NDArray[np.float64]
-    opened_words: Ring
+    words: npt.NDArray[np.int64]
     prepared: Prepared | None = None
 
     @classmethod
     def initial(cls, model: Vector) -> State0:
         """Before the first round."""
         d = model.size
-        return cls(0, 0, 0, model, np.zeros(d), np.zeros(d, np.uint64))
+        return cls(0, 0, 0, model, np.zeros(d), np.zeros(d, np.int64))
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from ostraka.algebra.ring import Ring
 from ostraka.crypto.prg import Key
 from ostraka.net import Abort, Net, Trace
@@ -15,9 +13,9 @@ from ostraka.protocols.compare import triples_0, triples_needed
 from ostraka.protocols.gram_sharing import gram_0
 from ostraka.protocols.linear_image import NOTHING, send_image
 from ostraka.protocols.norm_check import no_longer
-from ostraka.protocols.opening import Rounded, Weights, open_aggregate_0, prepare_0
+from ostraka.protocols.opening import Weights, open_sum_0, prepare_0, send_aggregate_0
 from ostraka.protocols.public_model import model_hash, show_model
-from ostraka.protocols.upload import agree, collect_seeds
+from ostraka.protocols.upload import Collected, SeedPart, agree, collect_seeds
 from ostraka.protocols.wrap_check import within_reach, wrap_triples
 from ostraka.sharing.additive import Masks, products_with
 from ostraka.trust.public_step import step
@@ -25,9 +23,8 @@ from ostraka.trust.two_server.decide import (
     PublicRow,
     Standing,
     aggregate_of,
-    dither_bits,
     influence,
-    range_limit,
+    settled,
     told,
 )
 from ostraka.trust.two_server.plan import MOST_ATTEMPTS, Plan, Prepared, State0
@@ -78,6 +75,7 @@ class _Server:
     def __post_init__(self) -> None:
         self.others = (self.plan.server_1, self.plan.dealer)
         self.boots: dict[str, tuple[int, ...]] = dict.fromkeys(self.others, turns.BEFORE_ALL)
+        self.answered: dict[str, int] = {}
 
     def keep(self, state: State0) -> None:
         """Store a state, then go on from it."""
@@ -97,43 +95,57 @@ class _Server:
         return (state.round, state.attempt + 1)
 
     async def restarted(self, name: str) -> None:
-        """End when another process of this operator begins."""
-        self.boots[name] = await turns.await_boot(self.net, name, self.boots[name])
+        """End when another process of this operator begins than takes part in the attempt."""
+        while True:
+            self.boots[name] = await turns.await_boot(self.net, name, self.boots[name])
+            if self.boots[name][0] != self.answered.get(name):
+                return
+
+    async def ready(self, net: Net, name: str) -> turns.Ready:
+        """An operator's answer to the opening."""
+        ready = await net.recv(turns.Ready.form(), name, timeout_s=self.plan.patience_s)
+        self.answered[name] = ready.boot
+        return ready
 
     async def attempt(self, turn: turns.Turn) -> bool:
         """One attempt of a round; True when all rounds are over."""
         net, plan = turns.at(self.net, turn), self.plan
         self.net.window(turns.PATH, turn, turn)
+        self.answered.clear()
         final = turn[0] >= plan.rounds
         opening = turns.Open(final, model_hash(self.state.model))
         net.send(plan.server_1, opening)
         net.send(plan.dealer, replace(opening, model=bytes(32)))
-        ready = await net.recv(turns.Ready.form(), plan.server_1, timeout_s=plan.patience_s)
+        ready = await self.ready(net, plan.server_1)
         if ready.status == turns.COMMITTED:
-            await self.finish(net, self.committed(ready.attempt))
+            await self.finish(net.sub(turns.FINISH), self.committed(ready.attempt))
             return False
         if ready.status == turns.BEHIND:
-            net.send(plan.server_1, Rounded(self.state.opened_words.view(np.int64)))
+            send_aggregate_0(net.sub(turns.CATCH_UP), plan.server_1, self.state.words)
         if self.state.prepared is not None:  # server 1 never committed to it, and never will now
             self.keep(replace(self.state, prepared=None))
         if final:
             show_model(net, plan.workers, self.state.model, final=True)
             return True
 
+        here = await self.ready(net, plan.dealer)
+        run = turns.go_on(net, plan.server_1, plan.dealer, turns.Go(ready.nonce, here.nonce))
         key = await turns.pair_key(
-            net, plan.dealer, self.own.derive("turn", *turn), timeout_s=plan.patience_s
+            run, plan.dealer, self.own.derive("turn", *turn), timeout_s=plan.patience_s
         )
-        standing, masks = await self.gather(net, turn, key)
-        weights, own = await self.aggregate(net, turn, standing, masks, key)
-        await self.finish(net, self.record(turn, standing, weights, own))
+        show_model(net, plan.workers, self.state.model, final=False)
+        held = await collect_seeds(net, plan.context(turn), timeout_s=plan.deadline_s)
+        standing, masks = await self.check(run, turn, held, key)
+        weights, own = await self.aggregate(run, turn, standing, masks, key)
+        await self.finish(run, self.record(turn, standing, weights, own))
         return False
 
-    async def gather(self, net: Net, turn: turns.Turn, key: Key) -> tuple[Standing, Masks]:
-        """Steps 1 to 4: the model out, seeds in, who takes part, the wraparound check."""
+    async def check(
+        self, net: Net, turn: turns.Turn, held: Collected[SeedPart], key: Key
+    ) -> tuple[Standing, Masks]:
+        """Steps 3 and 4: who takes part, the wraparound check."""
         plan = self.plan
-        show_model(net, plan.workers, self.state.model, final=False)
         context = plan.context(turn)
-        held = await collect_seeds(net, context, timeout_s=plan.deadline_s)
         roster = await agree(
             net, plan.server_1, context, held, timeout_s=plan.deadline_s + plan.patience_s
         )
@@ -217,20 +229,13 @@ class _Server:
     async def finish(self, net: Net, record: Prepared) -> None:
         """Open the aggregate, take the step, store, tell server 1 and whoever listens."""
         plan, state = self.plan, self.state
-        opened = await open_aggregate_0(
-            net,
-            plan.server_1,
-            record.own,
-            dither_bits(plan, record.count),
-            range_limit(plan, record.values, record.count),
-            timeout_s=plan.patience_s,
-        )
-        public = PublicRow.of(plan, state.previous) if plan.rule.uses_reference else None
-        aggregate = aggregate_of(plan, opened, record.values, record.count, public)
+        total = await open_sum_0(net, plan.server_1, record.own, timeout_s=plan.patience_s)
+        words = settled(plan, total, record.count)
+        aggregate = aggregate_of(plan, words, record.values, record.count, state.previous)
         model = step(state.model, aggregate, plan.rate(state.round))
         self.tell(record)
-        self.keep(State0(state.round + 1, 0, 0, model, aggregate, opened))
-        net.send(plan.server_1, Rounded(opened.view(np.int64)))
+        self.keep(State0(state.round + 1, 0, 0, model, aggregate, words))
+        send_aggregate_0(net, plan.server_1, words)
 
     def tell(self, record: Prepared) -> None:
         """Say who was refused or missing, what was opened to whom, and every worker's weight."""

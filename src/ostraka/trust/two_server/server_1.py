@@ -15,9 +15,9 @@ from ostraka.protocols.compare import triples_1, triples_needed
 from ostraka.protocols.gram_sharing import gram_1
 from ostraka.protocols.linear_image import open_image
 from ostraka.protocols.norm_check import no_longer
-from ostraka.protocols.opening import Weights, Words, commit_1, take_rounded_1
+from ostraka.protocols.opening import Weights, Words, commit_1, take_aggregate_1
 from ostraka.protocols.public_model import model_hash, show_digest
-from ostraka.protocols.upload import agree_1, collect_shares
+from ostraka.protocols.upload import Collected, SharePart, agree_1, collect_shares
 from ostraka.protocols.wrap_check import within_reach, wrap_triples
 from ostraka.rules.gram import Geometry
 from ostraka.sharing.additive import Masks, Shares, products_with
@@ -29,7 +29,6 @@ from ostraka.trust.two_server.decide import (
     decide,
     dither_bits,
     geometry_of,
-    range_limit,
 )
 from ostraka.trust.two_server.plan import Committed, Plan, State1
 
@@ -82,15 +81,17 @@ class _Server:
         """One attempt as server 0 has opened it; True when all rounds are over."""
         net, plan = turns.at(self.net, turn), self.plan
         status, attempt = self.standing_at(turn[0])
-        net.send(plan.server_0, turns.Ready(status, attempt))
+        fresh = self.own.derive("turn", *turn)
+        nonce = turns.nonce_of(fresh)
+        net.send(plan.server_0, turns.Ready(status, attempt, self.state.boot, nonce))
         if status == turns.COMMITTED:
             assert self.state.committed is not None, "its status says so"
-            net.send(plan.server_0, Words(self.state.committed.words))
-            await self.finish(net, self.state.committed)
+            net.sub(turns.FINISH).send(plan.server_0, Words(self.state.committed.words))
+            await self.finish(net.sub(turns.FINISH), self.state.committed)
             return False
         if status == turns.BEHIND:
             assert self.state.committed is not None, "its status says so"
-            await self.finish(net, self.state.committed)
+            await self.finish(net.sub(turns.CATCH_UP), self.state.committed)
 
         model = model_hash(self.state.model)
         if model != opening.model or opening.final != (turn[0] >= plan.rounds):
@@ -98,16 +99,21 @@ class _Server:
                 f"{plan.server_0} opens round {turn[0]} with another model than the one computed "
                 "here: it lies, or one of the two states is an old copy"
             )
-        show_digest(net, plan.workers, model, final=opening.final)
         if opening.final:
+            show_digest(net, plan.workers, model, final=True)
             return True
 
-        key = await turns.pair_key(
-            net, plan.dealer, self.own.derive("turn", *turn), timeout_s=plan.patience_s
+        run = await turns.await_go(net, plan.server_0, nonce, timeout_s=plan.patience_s)
+        if run is None:
+            return False
+        show_digest(net, plan.workers, model, final=False)
+        key = await turns.pair_key(run, plan.dealer, fresh, timeout_s=plan.patience_s)
+        held = await collect_shares(
+            net, plan.context(turn), plan.fixed.d, timeout_s=plan.deadline_s
         )
-        standing, shares = await self.gather(net, turn, key)
-        gram = await self.gram(net, standing, shares, key)
-        await self.aggregate(net, turn, standing, shares, gram)
+        standing, shares = await self.check(run, turn, held, key)
+        gram = await self.gram(run, standing, shares, key)
+        await self.aggregate(run, turn, standing, shares, gram)
         return False
 
     def standing_at(self, round: int) -> tuple[int, int]:
@@ -125,11 +131,12 @@ class _Server:
             "of the two states is an old copy; restore the newest one"
         )
 
-    async def gather(self, net: Net, turn: turns.Turn, key: Key) -> tuple[Standing, Shares]:
-        """Steps 2 to 4: shares in, who takes part, the wraparound check."""
+    async def check(
+        self, net: Net, turn: turns.Turn, held: Collected[SharePart], key: Key
+    ) -> tuple[Standing, Shares]:
+        """Steps 3 and 4: who takes part, the wraparound check."""
         plan = self.plan
         context = plan.context(turn)
-        held = await collect_shares(net, context, plan.fixed.d, timeout_s=plan.deadline_s)
         roster = await agree_1(
             net,
             plan.server_0,
@@ -237,15 +244,8 @@ class _Server:
     async def finish(self, net: Net, record: Committed) -> None:
         """Take the aggregate from server 0 and the step, as server 0 does."""
         plan, state = self.plan, self.state
-        opened = await take_rounded_1(
-            net,
-            plan.server_0,
-            plan.fixed.d,
-            range_limit(plan, record.values, record.count),
-            timeout_s=plan.patience_s,
-        )
-        public = PublicRow.of(plan, state.previous) if plan.rule.uses_reference else None
-        aggregate = aggregate_of(plan, opened, record.values, record.count, public)
+        words = await take_aggregate_1(net, plan.server_0, plan.fixed.d, timeout_s=plan.patience_s)
+        aggregate = aggregate_of(plan, words, record.values, record.count, state.previous)
         model = step(state.model, aggregate, plan.rate(state.round))
         self.keep(State1(state.boot, state.round + 1, np.asarray(model), aggregate, record))
 

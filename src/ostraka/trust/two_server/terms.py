@@ -8,7 +8,7 @@ from ostraka.protocols import compare, gram_sharing, linear_image, opening, turn
 from ostraka.protocols.coin import Commitment, Reveal
 from ostraka.protocols.public_model import ModelDigest, PublicModel
 from ostraka.protocols.wrap_check import wrap_triples
-from ostraka.sharing.additive import block_width
+from ostraka.sharing.additive import largest_block
 from ostraka.trust.api import Cost, Promise, Terms
 from ostraka.trust.two_server.plan import Plan
 
@@ -36,7 +36,8 @@ def expects(plan: Plan, me: str, peer: str) -> Mapping[str, int]:
     }
     held = {upload.Held.kind: upload.Held.form(n=n).max_bytes}
     active = {upload.Active.kind: upload.Active.form(n=n).max_bytes}
-    begin = {turns.Open.kind: _SMALL}
+    begin = {turns.Open.kind: _SMALL, turns.Go.kind: _SMALL}
+    here = {turns.Boot.kind: _SMALL, turns.Ready.kind: _SMALL}
     part = {turns.Part.kind: _SMALL}
     table: dict[tuple[str, str], dict[str, int]] = {
         ("worker", "server_0"): {PublicModel.kind: PublicModel.form(d=d).max_bytes},
@@ -44,7 +45,7 @@ def expects(plan: Plan, me: str, peer: str) -> Mapping[str, int]:
         ("server_0", "worker"): {upload.SeedPart.kind: _SMALL},
         ("dealer", "worker"): {upload.SeedPart.kind: _SMALL},
         ("server_1", "worker"): {upload.SharePart.kind: upload.SharePart.form(d=d).max_bytes},
-        ("server_0", "dealer"): {turns.Boot.kind: _SMALL, **part},
+        ("server_0", "dealer"): {**here, **part},
         ("dealer", "server_0"): {**begin, **part},
         ("dealer", "server_1"): {**part, **active},
         ("server_1", "dealer"): {
@@ -60,13 +61,8 @@ def expects(plan: Plan, me: str, peer: str) -> Mapping[str, int]:
         ("server_0", "server_1"): {
             **between_servers,
             **active,
-            turns.Boot.kind: _SMALL,
-            turns.Ready.kind: _SMALL,
-            gram_sharing.MaskedBlock.kind: gram_sharing.MaskedBlock.form(
-                n=n, w=block_width(1)
-            ).max_bytes
-            if n == 1
-            else 8 * n * block_width(n) + _SMALL,
+            **here,
+            gram_sharing.MaskedBlock.kind: 8 * largest_block(n, d) + _SMALL,
             opening.Weights.kind: opening.Weights.form(n=n).max_bytes,
             opening.Words.kind: opening.Words.form(d=d).max_bytes,
         },

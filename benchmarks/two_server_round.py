@@ -1,0 +1,480 @@
+"""Claim: a `two_server` round of 100 workers and 10^6 parameters costs all parties together at
+most 5 s and 2.5 GB on two cores, and its Gram matrix at most 3 times float32 BLAS per product.
+
+All parties run in one process on the simulated network, the very programs that run over TLS; the
+second round is measured. The rule is Multi-Krum with f = n // 5 workers that send -3 times the
+honest direction. Every cell is a fresh process, so that its peak memory is its own. Bytes are
+counted on every link and compared with closed forms; the aggregate is compared, bit for bit, with
+the sum of the chosen workers' quantised updates. Beside it: the plaintext rule, plain BLAS products
+of the same shape, the paper's pairwise triples (pairwise_triples.py) and MPyC (mpyc_gram.py).
+
+    pip install 'ostraka[bench]'
+    python benchmarks/two_server_round.py
+    python benchmarks/two_server_round.py --quick
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import in_memory
+import mpyc_gram
+import numpy as np
+import pairwise_triples
+from in_memory import LinkCounter, Stopwatch, best_of, key, peak_gb, simulate
+from threadpoolctl import threadpool_limits
+
+import ostraka
+from ostraka.algebra.fixed import FixedPoint
+from ostraka.algebra.ring import add_gram, add_products
+from ostraka.crypto import prg
+from ostraka.crypto.sign import signer_from
+from ostraka.crypto.transcript import digest
+from ostraka.protocols import (
+    compare,
+    gram_sharing,
+    norm_check,
+    opening,
+    public_model,
+    upload,
+    wrap_check,
+)
+from ostraka.rules import MultiKrum
+from ostraka.sharing import additive
+from ostraka.trust import two_server
+from ostraka.wire import Message
+
+# The package offers a function under each module's name.
+DEALER, SERVER_0, SERVER_1, WORKER = (
+    import_module(f"ostraka.trust.two_server.{name}")
+    for name in ("dealer", "server_0", "server_1", "worker")
+)
+
+CELLS = [(n, d) for d in (10**5, 10**6) for n in (10, 50, 100)]
+QUICK = [(10, 10**5)]
+RESULTS = Path(__file__).parent / "results"
+GENERAL_PRODUCTS = 2.5
+"""Of n x n x d multiplications: a symmetric product needs half. Server 0 one symmetric product,
+server 1 two, the dealer a general one."""
+HEADER_MOST = 66
+"""Bytes of dtype, shape and padding in a message: at most two arrays of at most 33."""
+PHASES = (
+    "model out",
+    "encode and upload",
+    "hash and verify",
+    "wraparound check",
+    "comparison",
+    "Gram, server 0",
+    "Gram, server 1",
+    "Gram, dealer",
+    "rule",
+    "opening and step",
+    "rest",
+)
+UNCOUNTED = "training (a stand-in, not counted)"
+
+
+# --- one cell, in its own process -----------------------------------------------------------
+
+
+class Federation:
+    """Plan, programs and stand-in updates of n workers with d parameters."""
+
+    def __init__(self, n: int, d: int, rounds: int) -> None:
+        self.n, self.d, self.f = n, d, n // 5
+        self.names = [f"worker-{i:03d}" for i in range(n)]
+        pairs = [signer_from(digest("benchmark identity", name.encode())) for name in self.names]
+        self.signs = [sign for sign, _ in pairs]
+        rng = np.random.default_rng(0)
+        self.common = (rng.standard_normal(d) / d**0.5).astype(np.float32)
+        self.noise = (rng.standard_normal(d) / d**0.5).astype(np.float32)
+        self.plan = two_server.Plan(
+            keys={name: pair[1] for name, pair in zip(self.names, pairs, strict=True)},
+            server_0="server-0",
+            server_1="server-1",
+            dealer="dealer",
+            session=digest("benchmark"),
+            rounds=rounds,
+            rule=MultiKrum(f=self.f),
+            pre=(),
+            f=self.f,
+            dropouts=None,
+            rate=lambda round: 1.0,
+            deadline_s=60.0,
+            patience_s=60.0,
+            max_norm=1e6,
+            fixed=FixedPoint(d, frac_bits=20, clip=4.0),
+            min_contributors=3,
+            min_cohort=self.f + 3,
+        )
+        self.plan.check()
+
+    def update(self, i: int) -> np.ndarray:
+        """What worker i would have trained: float32 (d,); the last f are liars."""
+        out = np.roll(self.noise, 977 * i)
+        out += self.common if i < self.n - self.f else np.float32(-3) * self.common
+        return out
+
+    def programs(
+        self, commit_1: Callable[[two_server.State1], None], trace: Callable[..., None]
+    ) -> dict[str, Any]:
+        """The real programs of all parties; what would be stored is dropped."""
+        plan, start = self.plan, np.zeros(self.d, np.float32)
+        programs: dict[str, Any] = {
+            "server-0": lambda net: two_server.server_0(
+                net,
+                plan,
+                two_server.State0.initial(start),
+                own=key("server-0"),
+                commit=lambda state: None,
+                trace=trace,
+            ),
+            "server-1": lambda net: two_server.server_1(
+                net,
+                plan,
+                two_server.State1.initial(start),
+                own=key("server-1"),
+                commit=commit_1,
+                trace=trace,
+            ),
+            "dealer": lambda net: two_server.dealer(net, plan, 1, own=key("dealer")),
+        }
+        for i, name in enumerate(self.names):
+            programs[name] = lambda net, i=i, name=name: two_server.worker(
+                net,
+                plan,
+                lambda round, model: self.update(i),
+                own=key(name),
+                sign=self.signs[i],
+                encode=WORKER.encoded,
+                trace=trace,
+            )
+        return programs
+
+    def check_aggregate(self, aggregate: np.ndarray, influence: Mapping[str, float]) -> None:
+        """The liars are out, and the aggregate is the mean of the others' quantised updates."""
+        chosen = [i for i, name in enumerate(self.names) if influence[name]]
+        assert chosen == list(range(self.n - self.f)), "another choice than the plaintext rule's"
+        total = np.zeros(self.d, np.uint64)
+        for i in chosen:
+            total += self.plan.fixed.encode(self.update(i))
+        expected = total.view(np.int64) * self.plan.fixed.unit / len(chosen)
+        assert np.abs(aggregate - expected).max() <= 1e-15, "another sum than the plaintext rule's"
+
+
+def timers() -> Stopwatch:
+    """The phases of a round and, within them, the kinds of work."""
+    watch = Stopwatch()
+    watch.phase(UNCOUNTED, (Federation, "update"))
+    watch.phase(
+        "model out",
+        *((module, "model_hash") for module in (SERVER_0, SERVER_1, WORKER)),
+        (SERVER_0, "show_model"),
+        (SERVER_1, "show_digest"),
+        (WORKER, "next_shown"),
+    )
+    watch.phase("encode and upload", (WORKER, "encoded"), (WORKER, "_upload"))
+    watch.phase(
+        "hash and verify",
+        *((module, "collect_seeds") for module in (SERVER_0, DEALER)),
+        (SERVER_1, "collect_shares"),
+        *((module, "agree") for module in (SERVER_0, DEALER)),
+        (SERVER_1, "agree_1"),
+    )
+    watch.phase("wraparound check", (SERVER_0, "within_reach"), (SERVER_1, "within_reach"))
+    watch.phase(
+        "comparison",
+        *((module, "non_negative") for module in (wrap_check, norm_check)),
+        (SERVER_0, "triples_0"),
+        (SERVER_1, "triples_1"),
+        (DEALER, "deal"),
+    )
+    watch.phase("Gram, server 0", (SERVER_0, "gram_0"))
+    watch.phase("Gram, server 1", (SERVER_1, "gram_1"))
+    watch.phase("Gram, dealer", (DEALER, "gram_dealer"))
+    watch.phase("rule", (SERVER_1, "open_image"), (SERVER_1, "geometry_of"), (SERVER_1, "decide"))
+    watch.phase(
+        "opening and step",
+        (SERVER_0, "prepare_0"),
+        (SERVER_0, "open_aggregate_0"),
+        (SERVER_1, "commit_1"),
+        (SERVER_1, "take_rounded_1"),
+        *((module, name) for module in (SERVER_0, SERVER_1) for name in ("aggregate_of", "step")),
+    )
+    kinds(watch)
+    return watch
+
+
+def kinds(watch: Stopwatch) -> None:
+    """What a processor does, whatever the step."""
+    watch.kind("stream", (prg.Prg, "fill"), (prg.Prg, "words"))
+    watch.kind("ring products", (gram_sharing, "add_gram"), (gram_sharing, "add_products"))
+    watch.kind("projections", (wrap_check, "add_signed"), (wrap_check, "ternary"))
+    watch.kind("weighted sum", (opening, "add_weighted"))
+    watch.kind("hash", (upload, "digest"), (public_model, "digest"))
+    watch.kind("encode message", (Message, "encode"))
+    watch.kind("copy block", (additive.Shares, "block"))
+    watch.kind("and gates", (compare._Gates, "conjunction"))
+
+
+def measure(n: int, d: int, rounds: int) -> dict[str, Any]:
+    """One cell: rounds 2 and later, each by itself; then what stands beside."""
+    federation, counter, watch = Federation(n, d, rounds), LinkCounter(), timers()
+    seen: list[dict[str, Any]] = []
+    last: dict[str, Any] = {}
+    idle_gb = peak_gb()
+
+    def on_commit(state: two_server.State1) -> None:
+        if state.round == last.get("round", 0):
+            return
+        last["round"] = state.round
+        phases = watch.phases()
+        left_out = phases.pop(UNCOUNTED, 0.0)
+        work = {f"{phase} / {kind}": s for (phase, kind), s in watch.seconds.items()}
+        seen.append(
+            {
+                "wall_s": time.perf_counter() - last["since"] - left_out,
+                "phases": phases,
+                "work": work,
+                "bytes": dict(counter.bytes),
+                "frames": dict(counter.frames),
+            }
+        )
+        watch.reset()
+        counter.reset()
+        last["since"] = time.perf_counter()
+
+    def trace(event: str, **fields: Any) -> None:
+        if event == "aggregated":
+            last["influence"] = fields["influence"]
+        elif event != "opened":
+            raise RuntimeError(f"an undisturbed round said {event}: {fields}")
+
+    last["since"] = time.perf_counter()
+    try:
+        results = simulate(federation.programs(on_commit, trace), counter)
+    finally:
+        watch.restore()
+    peak = peak_gb()
+
+    federation.check_aggregate(results["server-0"].previous, last["influence"])
+    measured = seen[1:]
+    middle = sorted(measured, key=lambda one: one["wall_s"])[len(measured) // 2]
+    phases = {name: round(middle["phases"].get(name, 0.0), 4) for name in PHASES}
+    assert set(middle["phases"]) <= set(PHASES)
+    return {
+        "n": n,
+        "d": d,
+        "rounds_measured": len(measured),
+        "wall_s": round(middle["wall_s"], 3),
+        "wall_s_all": [round(one["wall_s"], 3) for one in measured],
+        "phases_s": phases,
+        "work_s": {k: round(s, 4) for k, s in sorted(middle["work"].items()) if s >= 5e-4},
+        "peak_gb": round(peak, 2),
+        "before_gb": round(idle_gb, 2),
+        "links": links(federation, middle["bytes"], middle["frames"]),
+        **beside(federation, phases, middle["work"]),
+    }
+
+
+# --- bytes ----------------------------------------------------------------------------------
+
+
+def contents(n: int, d: int, k: int) -> dict[tuple[str, str], dict[str, int]]:
+    """Bytes of content by link and kind of message, headers left out, for Multi-Krum."""
+    ands = wrap_check.wrap_triples(n, k) + compare.triples_needed(n, 2)
+    blocks = len(list(additive.spans(n, d)))
+    both = {"Commitment": 32, "Reveal": 32, "Masked": 16 * ands, "Verdict": 2 * n}
+    return {
+        ("worker", "server-0"): {"SeedPart": 128 * n},
+        ("worker", "dealer"): {"SeedPart": 128 * n},
+        ("worker", "server-1"): {"SharePart": n * (8 * d + 128)},
+        ("server-0", "worker"): {"PublicModel": n * (4 * d + 1)},
+        ("server-1", "worker"): {"ModelDigest": 33 * n},
+        ("server-1", "server-0"): {
+            "MaskedBlock": 8 * n * d,
+            "Words": 8 * d,
+            **both,
+            "Weights": 8 * n + 9,
+            "Active": n,
+            "Ready": 9,
+        },
+        ("server-0", "server-1"): {
+            "Rounded": 8 * d,
+            **both,
+            "ImageShare": 4 * n * (n - 1),
+            "Held": 33 * n,
+            "Taken": blocks,
+            "Open": 33,
+            "Prepared": 1,
+        },
+        ("server-0", "dealer"): {"Open": 33, "Part": 32},
+        ("dealer", "server-0"): {"Part": 32},
+        ("dealer", "server-1"): {
+            "Correction": 8 * ands,
+            "CrossTerms": 4 * n * (n + 1),
+            "Held": 33 * n,
+            "Part": 32,
+        },
+        ("server-1", "dealer"): {"Active": n, "Part": 32},
+    }
+
+
+def links(
+    federation: Federation, counted: dict[Any, int], frames: dict[Any, int]
+) -> dict[str, dict[str, Any]]:
+    """Counted bytes of each link; AssertionError unless all are the closed form and headers."""
+    expected = contents(federation.n, federation.d, federation.plan.projections)
+    told = {}
+    assert {at[:2] for at in counted} == set(expected), "another link was used"
+    for (sender, to), kinds in expected.items():
+        here = {kind: size for (a, b, kind), size in counted.items() if (a, b) == (sender, to)}
+        assert set(here) == set(kinds), f"{sender} to {to}: {set(here) ^ set(kinds)}"
+        headers = 0
+        for kind, size in here.items():
+            extra = size - kinds[kind]
+            count = frames[sender, to, kind]
+            assert 0 <= extra <= HEADER_MOST * count, f"{sender} to {to}, {kind}: {extra} beyond"
+            headers += extra
+        told[f"{sender} -> {to}"] = {
+            "bytes": sum(here.values()),
+            "contents": sum(kinds.values()),
+            "headers": headers,
+            "frames": sum(frames[sender, to, kind] for kind in here),
+            "by_kind": here,
+        }
+    return told
+
+
+# --- beside ---------------------------------------------------------------------------------
+
+
+def beside(
+    federation: Federation, phases: Mapping[str, float], work: Mapping[str, float]
+) -> dict[str, Any]:
+    """The plaintext rule and float32 BLAS on the same rows, one thread, and the ratios."""
+    n, d = federation.n, federation.d
+    rows = np.stack([federation.update(i) for i in range(n)])
+    times = 1 if n * d > 5 * 10**7 else 3
+    with threadpool_limits(limits=1):
+        plain = best_of(times, lambda: ostraka.aggregate(rows, federation.plan.rule))
+        gram = best_of(times, lambda: rows @ rows.T)
+        other = rows + np.float32(0)
+        product = best_of(times, lambda: rows @ other.T)
+        del rows, other
+        width = min(d, 5 * 10**6 // n)
+        words = federation.plan.fixed.encode(federation.common)[None, :width]
+        words = np.repeat(words, n, axis=0)
+        numpy_words = best_of(1, lambda: words @ words.T) * d / width
+    ours = sum(phases[f"Gram, {party}"] for party in ("server 0", "server 1", "dealer"))
+    kernels = sum(s for at, s in work.items() if at.endswith("/ ring products"))
+    return {
+        "gram_s": round(ours, 4),
+        "ring_products_s": round(kernels, 4),
+        "plaintext_rule_s": round(plain, 4),
+        "blas_float32_product_s": round(product, 4),
+        "blas_float32_symmetric_s": round(gram, 4),
+        "numpy_uint64_product_s": round(numpy_words, 3),
+        "gram_per_blas": round(ours / (GENERAL_PRODUCTS * product), 2),
+        "ring_per_blas": round(kernels / (GENERAL_PRODUCTS * product), 2),
+        "ring_general_s": round(ring_general(federation, width) * d / width, 4),
+    }
+
+
+def ring_general(federation: Federation, width: int) -> float:
+    """Seconds of our general product on so many columns."""
+    n = federation.n
+    a = key("a").stream().words(n * width).reshape(n, width)
+    out = np.zeros((n, n), np.uint64)
+    add_gram(a, out)
+    return best_of(3, lambda: add_products(a, a, out))
+
+
+# --- all of it ------------------------------------------------------------------------------
+
+
+def in_fresh_process(*arguments: str) -> dict[str, Any]:
+    """This script's own answer to these arguments, from a process of its own."""
+    command = [sys.executable, __file__, *arguments]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def run(cells: list[tuple[int, int]], repeat: int) -> dict[str, Any]:
+    """All cells and both comparisons."""
+    found = []
+    for n, d in cells:
+        rounds = 3 if n * d > 5 * 10**7 else 4
+        runs = [in_fresh_process("--cell", str(n), str(d), str(rounds)) for _ in range(repeat)]
+        cell = sorted(runs, key=lambda one: one["wall_s"])[len(runs) // 2]
+        cell["peak_gb"] = max(one["peak_gb"] for one in runs)
+        cell["wall_s_all"] = [s for one in runs for s in one["wall_s_all"]]
+        cell["gram_per_blas"] = median(one["gram_per_blas"] for one in runs)
+        cell["ring_per_blas"] = median(one["ring_per_blas"] for one in runs)
+        found.append(cell)
+        print(line(cell), flush=True)
+    return {
+        "claim": "n=100, d=10^6, all parties in one process: <= 5 s and <= 2.5 GB a round; "
+        "Gram <= 3 x float32 BLAS x 2.5 products; pairwise triples send >= 20 x the bytes",
+        "cells": found,
+        "pairwise_triples": in_fresh_process("--pairwise"),
+        "mpyc": mpyc_gram.compare(),
+        "machine": in_memory.machine(),
+    }
+
+
+HEADING = (
+    "   n        d   round s   Gram s   check s   GB   S1 to S0 MB   S0 to S1 MB   "
+    "plaintext s   Gram / (2.5 BLAS)   ring / (2.5 BLAS)"
+)
+
+
+def line(cell: Mapping[str, Any]) -> str:
+    """One row of the table."""
+    mb = {at: link["bytes"] / 1e6 for at, link in cell["links"].items()}
+    checks = cell["phases_s"]["wraparound check"] + cell["phases_s"]["comparison"]
+    return (
+        f"{cell['n']:4} {cell['d']:8} {cell['wall_s']:9.3f} {cell['gram_s']:8.3f} {checks:9.3f} "
+        f"{cell['peak_gb']:4.2f} {mb['server-1 -> server-0']:13.2f} "
+        f"{mb['server-0 -> server-1']:13.2f} {cell['plaintext_rule_s']:13.4f} "
+        f"{cell['gram_per_blas']:19.2f} {cell['ring_per_blas']:19.2f}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="only n = 10, d = 10^5")
+    parser.add_argument("--repeat", type=int, default=1, help="processes per cell; median of them")
+    parser.add_argument("--json", type=Path, default=None, metavar="FILE")
+    parser.add_argument("--cell", type=int, nargs=3, metavar=("N", "D", "ROUNDS"), help="one cell")
+    parser.add_argument("--pairwise", action="store_true", help="only the pairwise triples")
+    arguments = parser.parse_args()
+    if arguments.cell:
+        print(json.dumps(measure(*arguments.cell)))
+        return
+    if arguments.pairwise:
+        print(json.dumps(pairwise_triples.compare(25, 10**5)))
+        return
+    print(HEADING)
+    result = run(QUICK if arguments.quick else CELLS, arguments.repeat)
+    for name in ("pairwise_triples", "mpyc"):
+        print(f"{name}: {json.dumps(result[name], indent=1)}")
+    if arguments.json:
+        arguments.json.parent.mkdir(exist_ok=True)
+        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

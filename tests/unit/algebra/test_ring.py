@@ -1,0 +1,211 @@
+"""Every ring function equals Python integers, whatever the sizes, the map and the words."""
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from ostraka.algebra import ring
+from ostraka.crypto.prg import Prg
+
+SIZES = [(1, 1), (1, 0), (2, 1), (3, 31), (4, 33), (5, 1025), (10, 97), (13, 2048), (17, 2500)]
+EXTREMES = [0, 1, 2**31, 2**32 - 1, 2**32, 2**63 - 1, 2**63, 2**63 + 1, 2**64 - 2**31, 2**64 - 1]
+
+
+def words(n, w, key=0):
+    """Random words with extreme ones strewn in."""
+    out = Prg(bytes([key] * 32)).words(n * w).reshape(n, w).copy()
+    flat = out.reshape(-1)
+    flat[::7] = np.resize(np.array(EXTREMES, np.uint64), flat[::7].shape)
+    return out
+
+
+def signs(count, w, key=9):
+    out = np.empty((count, w), np.int8)
+    ring.ternary(Prg(bytes([key] * 32)).words(count * ring.ternary_words(w)), out)
+    return out
+
+
+def exact(left, right):
+    """left @ right.T mod 2^64 in Python integers."""
+    product = left.astype(object) @ right.astype(object).T
+    return np.array(product % 2**64, dtype=np.uint64).reshape(len(left), len(right))
+
+
+def started(*shape):
+    """Sums that were not zero before."""
+    return np.full(shape, 2**64 - 5, np.uint64)
+
+
+@pytest.mark.parametrize(("n", "w"), SIZES)
+def test_gram_equals_python_integers(n, w):
+    block, out = words(n, w), started(n, n)
+    ring.add_gram(block, out)
+    np.testing.assert_array_equal(out, exact(block, block) + started(n, n))
+
+
+@pytest.mark.parametrize(("n", "w"), SIZES)
+@pytest.mark.parametrize("m", [1, 4, 7])
+def test_products_equal_python_integers(n, w, m):
+    a, b, out = words(n, w), words(m, w, key=1), started(n, m)
+    ring.add_products(a, b, out)
+    np.testing.assert_array_equal(out, exact(a, b) + started(n, m))
+
+
+@pytest.mark.parametrize(("n", "w"), SIZES)
+def test_rowwise_products_equal_python_integers(n, w):
+    a, b = words(n, w), words(n, w, key=1)
+    dots, squares = started(n), started(n)
+    ring.add_dots(a, b, dots)
+    ring.add_squares(a, squares)
+    np.testing.assert_array_equal(dots, exact(a, b).diagonal() + started(n))
+    np.testing.assert_array_equal(squares, exact(a, a).diagonal() + started(n))
+
+
+@pytest.mark.parametrize(("n", "w"), SIZES)
+@pytest.mark.parametrize("count", [1, 5, 100])
+def test_projections_equal_python_integers(n, w, count):
+    block, drawn, out = words(n, w), signs(count, w), started(n, count)
+    ring.add_signed(block, drawn, out)
+    np.testing.assert_array_equal(out, exact(block, drawn) + started(n, count))
+
+
+@pytest.mark.parametrize(("n", "w"), SIZES)
+def test_weighted_sums_equal_python_integers(n, w):
+    block = words(n, w)
+    for weights in (words(1, n, key=3)[0], -np.arange(n, dtype=np.int64) * 2**40):
+        out = started(w)
+        ring.add_weighted(weights, block, out)
+        expected = weights.astype(object) @ block.astype(object) % 2**64
+        np.testing.assert_array_equal(out, np.array(expected, dtype=np.uint64) + started(w))
+
+
+def test_no_rows_give_no_sums():
+    none, some = np.empty((0, 5), np.uint64), words(3, 5)
+    ring.add_gram(none, np.empty((0, 0), np.uint64))
+    ring.add_products(none, some, np.empty((0, 3), np.uint64))
+    ring.add_signed(some, np.empty((0, 5), np.int8), np.empty((3, 0), np.uint64))
+    out = started(5)
+    ring.add_weighted(np.empty(0, np.uint64), none, out)
+    np.testing.assert_array_equal(out, started(5))
+
+
+@pytest.mark.parametrize("w", [2047, 2049, 20_000])
+def test_a_thread_pool_and_any_cut_into_blocks_give_the_same(w):
+    a, b, drawn = words(9, w), words(4, w, key=1), signs(6, w)
+    with ThreadPoolExecutor(3) as pool:
+        for add, right, m in ((ring.add_products, b, 4), (ring.add_signed, drawn, 6)):
+            whole, pooled, cut = (np.zeros((9, m), np.uint64) for _ in range(3))
+            add(a, right, whole)
+            add(a, right, pooled, map=pool.map)
+            for low in range(0, w, 777):
+                part = slice(low, low + 777)
+                add(a[:, part].copy(), right[:, part].copy(), cut)
+            np.testing.assert_array_equal(whole, pooled)
+            np.testing.assert_array_equal(whole, cut)
+            np.testing.assert_array_equal(whole, a @ right.astype(np.int64).view(np.uint64).T)
+        alone, pooled = np.zeros((9, 9), np.uint64), np.zeros((9, 9), np.uint64)
+        ring.add_gram(a, alone)
+        ring.add_gram(a, pooled, map=pool.map)
+    np.testing.assert_array_equal(alone, pooled)
+    np.testing.assert_array_equal(alone, a @ a.T)
+
+
+def test_read_only_and_unaligned_blocks_are_read():
+    block = words(3, 40)
+    shifted = np.frombuffer(b"\0" + block.tobytes(), np.uint64, offset=1).reshape(3, 40)
+    out = np.zeros((3, 3), np.uint64)
+    ring.add_gram(shifted, out)
+    np.testing.assert_array_equal(out, exact(block, block))
+
+
+def good():
+    return words(3, 8), np.zeros((3, 3), np.uint64)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda x, out: (x.view(np.int64), out), "block must be a C-contiguous uint64 matrix"),
+        (lambda x, out: (x.astype(">u8"), out), "block must be"),
+        (lambda x, out: (x[0], out), "block must be"),
+        (lambda x, out: (x[:, ::2], out), "not C-contiguous"),
+        (lambda x, out: (np.asfortranarray(x), out), "not C-contiguous"),
+        (lambda x, out: (x, out[:2]), r"out must be a C-contiguous uint64 array \(3, 3\)"),
+        (lambda x, out: (x, out.astype(np.int64)), "out must be"),
+        (lambda x, out: (x, np.asfortranarray(np.zeros((3, 6), np.uint64)[:, ::2])), "out must be"),
+        (lambda x, out: (x, np.broadcast_to(np.uint64(0), (3, 3))), "out must be"),
+        (lambda x, out: (x, x.reshape(-1)[:9].reshape(3, 3)), "share memory"),
+    ],
+)
+def test_wrong_arrays_are_refused(spoil, said):
+    block, out = spoil(*good())
+    with pytest.raises(ValueError, match=said):
+        ring.add_gram(block, out)
+
+
+def test_arrays_that_do_not_fit_together_are_refused():
+    block, out = good()
+    narrow, few, line = words(3, 7), words(2, 8), np.zeros(3, np.uint64)
+    with pytest.raises(ValueError, match="b must be"):
+        ring.add_products(block, narrow, out)
+    with pytest.raises(ValueError, match="b must be"):
+        ring.add_dots(block, narrow, line)
+    with pytest.raises(ValueError, match="as many rows"):
+        ring.add_dots(block, few, line)
+    with pytest.raises(ValueError, match="signs must be a C-contiguous int8"):
+        ring.add_signed(block, narrow.astype(np.int8), out)
+    with pytest.raises(ValueError, match="-1, 0 or 1"):
+        ring.add_signed(block, np.full((3, 8), 2, np.int8), out)
+    with pytest.raises(ValueError, match="-1, 0 or 1"):
+        ring.add_signed(block, np.full((3, 8), -2, np.int8), out)
+    for weights in (np.ones(3, np.int32), np.ones(2, np.uint64), np.ones((3, 1), np.int64)):
+        with pytest.raises(ValueError, match="weights must be int64 or uint64"):
+            ring.add_weighted(weights, block, np.zeros(8, np.uint64))
+    out.flags.writeable = False
+    with pytest.raises(ValueError, match="writeable"):
+        ring.add_gram(block, out)
+
+
+@pytest.mark.parametrize(("count", "w"), [(1, 1), (3, 31), (3, 32), (2, 33), (5, 100), (2, 0)])
+def test_signs_are_differences_of_neighbouring_bits(count, w):
+    per_row = -(-w // 32)
+    assert ring.ternary_words(w) == per_row
+    drawn = Prg(bytes(32)).words(count * per_row)
+    out = np.empty((count, w), np.int8)
+    ring.ternary(drawn, out)
+    for k in range(count):
+        stream = sum(int(drawn[k * per_row + i]) << 64 * i for i in range(per_row))
+        expected = [(stream >> 2 * j & 1) - (stream >> 2 * j + 1 & 1) for j in range(w)]
+        assert out[k].tolist() == expected
+
+
+def test_wrong_words_or_signs_are_refused():
+    out = np.empty((2, 40), np.int8)
+    for bad in (np.zeros(3, np.uint64), np.zeros(4, np.int64), np.zeros((2, 2), np.uint64)):
+        with pytest.raises(ValueError, match=r"2 rows of 40 signs take words uint64 \(4,\)"):
+            ring.ternary(bad, out)
+    with pytest.raises(ValueError, match="out must be a C-contiguous int8 matrix"):
+        ring.ternary(np.zeros(4, np.uint64), out.astype(np.int16))
+    out.flags.writeable = False
+    with pytest.raises(ValueError, match="writeable"):
+        ring.ternary(np.zeros(4, np.uint64), out)
+
+
+def test_signs_are_a_quarter_a_half_and_a_quarter_alone_and_in_pairs():
+    """Chi-square with 8 degrees of freedom on neighbouring signs: 26.1 is the 0.999 quantile."""
+    drawn = signs(100, 2048)
+    share = np.array([1, 2, 1]) / 4
+    for first, second in ((drawn[:, :-1:2], drawn[:, 1::2]), (drawn[:-1:2], drawn[1::2])):
+        seen = np.bincount((3 * (first + 1) + second + 1).reshape(-1), minlength=9)
+        wanted = np.outer(share, share).reshape(-1) * first.size
+        assert ((seen - wanted) ** 2 / wanted).sum() < 26.1
+
+
+def test_importing_the_ring_does_not_load_the_compiler():
+    code = (
+        "import sys, ostraka.algebra.ring, ostraka.algebra.fixed; sys.exit('numba' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
