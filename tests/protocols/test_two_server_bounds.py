@@ -21,7 +21,7 @@ from ostraka.protocols.compare import triples_needed
 from ostraka.protocols.linear_image import NOTHING, Image
 from ostraka.protocols.opening import dither_words
 from ostraka.protocols.wrap_check import project, projections, two_sided, wrap_triples
-from ostraka.rules import CenteredClipping, GeometricMedian, GramRule, Mean, MultiKrum
+from ostraka.rules import NNM, CenteredClipping, GeometricMedian, GramRule, Mean, MultiKrum
 from ostraka.rules.gram import Geometry
 from ostraka.rules.guard import contributors, guarded
 from ostraka.rules.integer_weights import round_off, shift_bits
@@ -127,6 +127,12 @@ def test_k_keeps_a_whole_run_below_2_to_the_minus_40(n: int) -> None:
         assert k >= 100
         assert math.log2(n * rounds) - k <= -40
     assert projections(n, 2**60 // n) == 100
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled() -> None:
+    """Load the kernels before the clock of any test runs."""
+    project(Shares([np.zeros(4, np.uint64)], 4), Key(bytes(32)), 1)
 
 
 WRAPPED = {
@@ -366,6 +372,31 @@ def test_the_pages_table_of_bytes_is_what_the_forms_give() -> None:
     expected = [(f"{a} to {b}", *(shown(size[a, b]) for size in sizes)) for a, b in sizes[0]]
     assert table == expected
     assert NOTHING.count(100) == 0
+
+
+@pytest.mark.parametrize(
+    ("rule", "pre", "opened"),
+    [
+        (Mean(), (), "nothing"),
+        (MultiKrum(f=1), (), "distances"),
+        (GeometricMedian(), (), "distances"),
+        (Mean(), (NNM(f=1),), "distances"),
+        (CenteredClipping(tau=1.0), (), "norms, products"),
+        (CenteredClipping(tau=1.0, steps=2), (), "distances, norms, products"),
+        (CenteredClipping(tau=1.0), (NNM(f=1),), "distances, norms, products"),
+    ],
+)
+def test_the_pages_table_of_what_is_opened_is_the_codes(
+    rule: GramRule, pre: tuple[NNM, ...], opened: str
+) -> None:
+    assert (", ".join(image_of(rule, pre).labels) or "nothing") == opened
+    rows = re.findall(r"^\| (.+?) \| (.+?) \| (?:exact sum|rounded) \|$", PAGE.read_text(), re.M)
+    name = "NNM" if pre else rule.name.replace("-", " ")
+    name = name.replace("multi krum", "multi-krum").lower()
+    seen = {
+        what.removesuffix(" with the last aggregate") for who, what in rows if name in who.lower()
+    }
+    assert opened in seen
 
 
 def test_the_page_names_the_files_of_its_steps_and_the_constants_of_the_code() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ostraka.algebra.fixed import FixedPoint
+from ostraka.algebra.fixed import FixedPoint, squared_norm
 from ostraka.algebra.ring import Ring
 from ostraka.crypto.prg import Key
 from ostraka.crypto.transcript import digest
@@ -24,8 +24,6 @@ from ostraka.protocols.wrap_check import (
     project,
     projections,
     two_sided,
-    within_reach,
-    wrap_triples,
 )
 from ostraka.rules import RULES, CenteredClipping, GramRule, Mean, MultiKrum
 from ostraka.sharing.additive import Shares
@@ -290,7 +288,7 @@ def honest(fixed: FixedPoint, count: int, seed: int) -> Shares:
 def passes(fixed: FixedPoint, vectors: int, coins: int, seed: int) -> int:
     """How often an honest vector passes both checks, by the real projections and both limits."""
     rows = honest(fixed, vectors, seed)
-    short = np.array([fixed.squared_norm(row) <= fixed.norm_limit for row in rows.rows])
+    short = np.array([squared_norm(row) <= fixed.norm_limit for row in rows.rows])
     passed = 0
     for coin in range(coins):
         y = project(rows, key("coin", seed, coin), LEAST_PROJECTIONS).view(np.int64)
@@ -334,8 +332,8 @@ def test_the_first_float32_clip_alone_would_be_refused_at_small_sizes() -> None:
     for _ in range(200):
         row = rng.standard_normal(2).astype(np.float32)
         words = fixed.encode(row / np.linalg.norm(row))
-        assert fixed.squared_norm(words) <= fixed.norm_limit
-        too_long += fixed.squared_norm(words) > hard
+        assert squared_norm(words) <= fixed.norm_limit
+        too_long += squared_norm(words) > hard
     assert too_long > 20, "without the rounding slack of the limit honest vectors are refused"
 
 

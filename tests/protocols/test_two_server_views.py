@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,14 @@ import pytest
 
 import ostraka.protocols.gram_sharing
 import ostraka.protocols.upload
-import ostraka.trust.two_server.dealer
-import ostraka.trust.two_server.plan
-import ostraka.trust.two_server.server_1
-import ostraka.trust.two_server.worker
 from ostraka.algebra.ring import Ring
 from ostraka.crypto.prg import Key
 from ostraka.crypto.transcript import digest
-from ostraka.protocols.linear_image import NOTHING
 from ostraka.protocols.upload import make_parts
 from ostraka.rules import (
     MDA,
     NNM,
+    PRE_AGGREGATIONS,
     RULES,
     CenteredClipping,
     GeometricMedian,
@@ -47,6 +44,7 @@ from tests.protocols.two_server_views import (
     facts_1,
     facts_dealer,
     hidden_words,
+    message_of,
     same_histogram,
     structure,
     suspicious,
@@ -62,11 +60,14 @@ from tests.protocols.two_server_world import (
     World,
     given,
     make_plan,
-    random_updates,
 )
 
-N, D, ROUNDS = 14, 24, 40
+N, D, ROUNDS = 14, 24, 24
 ROWS = np.random.default_rng(3).normal(scale=0.2, size=(N, D)).astype(np.float32)
+DEALING, PLANNING, SERVING, WORKING = (
+    import_module(f"ostraka.trust.two_server.{name}")
+    for name in ("dealer", "plan", "server_1", "worker")
+)
 SOURCE = Path(ostraka.protocols.upload.__file__).parents[1]
 
 
@@ -133,11 +134,11 @@ def seed_of_16_bits(patch: pytest.MonkeyPatch) -> None:
         poor = Key(digest("poor", own.derive("two bytes").reveal()[:2]))
         return make_parts(context, worker, words, poor, sign)
 
-    patch.setattr(ostraka.trust.two_server.worker, "make_parts", weak)
+    patch.setattr(WORKING, "make_parts", weak)
 
 
 def patch_gram_mask(patch: pytest.MonkeyPatch, mask: Callable[..., Any]) -> None:
-    for module in (ostraka.trust.two_server.server_1, ostraka.trust.two_server.dealer):
+    for module in (SERVING, DEALING):
         patch.setattr(module, "gram_mask", mask)
 
 
@@ -163,36 +164,43 @@ def r_dropped(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ostraka.protocols.gram_sharing, "_blinding", blinding)
 
 
-FAULTS = [
-    (mask_dropped, S1, {"share from workers"}),
-    (mask_reused, S1, {"share from workers"}),
-    (seed_of_16_bits, S0, {"seed from workers"}),
-    (seed_of_16_bits, S1, {"salt from workers", "seed hash from workers"}),
-    (seed_of_16_bits, DEALER, {"seed from workers"}),
-    (b_reused, S0, {"X - B"}),
-    (f_unmasked, S0, {"X - B"}),
-    (r_dropped, S1, {"R"}),
+FAULTS: list[tuple[Callable[[pytest.MonkeyPatch], None], int, dict[str, set[str]]]] = [
+    (mask_dropped, 8, {S1: {"share from workers"}}),
+    (mask_reused, 8, {S1: {"share from workers"}}),
+    (
+        seed_of_16_bits,
+        60,
+        {
+            S0: {"seed from workers"},
+            S1: {"salt from workers", "seed hash from workers"},
+            DEALER: {"seed from workers"},
+        },
+    ),
+    (b_reused, 8, {S0: {"X - B"}}),
+    (f_unmasked, 8, {S0: {"X - B"}}),
+    (r_dropped, 8, {S1: {"R"}}),
 ]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("fault", "party", "seen"), FAULTS, ids=[f"{f.__name__}-{p}" for f, p, _ in FAULTS]
+    ("fault", "rounds", "seen"), FAULTS, ids=[f.__name__ for f, _, _ in FAULTS]
 )
 def test_the_same_tests_see_planted_faults(
     fault: Callable[[pytest.MonkeyPatch], None],
-    party: str,
-    seen: set[str],
+    rounds: int,
+    seen: dict[str, set[str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fault(monkeypatch)
-    monkeypatch.setattr(ostraka.trust.two_server.plan, "projections", lambda n, rounds: 4)
-    world = world_of(GeometricMedian())
+    monkeypatch.setattr(PLANNING, "projections", lambda n, rounds: 4)
+    world = world_of(GeometricMedian(), rounds=rounds)
     world.finish()
-    sources = hidden_words(view(world, party))
-    sources |= derived_0(world) if party == S0 else {}
-    sources |= derived_1(world, words_of(world)) if party == S1 else {}
-    assert seen <= suspicious(sources).keys()
+    for party, sources in seen.items():
+        words = hidden_words(view(world, party))
+        words |= derived_0(world) if party == S0 else {}
+        words |= derived_1(world, words_of(world)) if party == S1 else {}
+        assert suspicious(words).keys() == sources
 
 
 # --- simulators ---------------------------------------------------------------------------------
@@ -240,13 +248,7 @@ CHAINS: dict[str, tuple[GramRule, tuple[PreAggregation, ...]]] = {
 def imitation(which: str, party: str) -> World:
     """The simulated world around one real party."""
     known = pair(which)
-    return simulated(seeded(known.real), party, known.leaks, 1)
-
-
-def seeded(real: World) -> World:
-    """A world with the same plan and first states that has not run."""
-    fresh = world_of(real.plan.rule, real.plan.pre, rounds=real.plan.rounds)
-    return replace(fresh, plan=real.plan)
+    return simulated(known.real, party, known.leaks, 1)
 
 
 @pytest.mark.slow
@@ -298,6 +300,158 @@ def test_a_simulator_that_does_not_tie_its_words_is_noticed(
         return simulator.words(D if f is None else simulator.plan.image.count(m))
 
     monkeypatch.setattr(Simulator, "own_sum", loose)
-    made = simulated(seeded(known.real), S0, known.leaks, 2)
-    sums = [f["dithered sum"] for f in facts_0(made, known.x)] if len(made.sent) > 100 else [False]
-    assert not any(sums)
+    made = simulated(known.real, S0, known.leaks, 2)
+    assert not any(f["dithered sum"] for f in facts_0(made, known.x))
+
+
+# --- what is opened -----------------------------------------------------------------------------
+
+DISTANCES, NORMS, PRODUCTS, SUM, ROUNDED = (
+    *("distances", "norms", "products"),
+    *("sum", "rounded aggregate"),
+)
+OPENED: dict[str, tuple[GramRule, tuple[PreAggregation, ...], list[str]]] = {
+    "mean": (Mean(), (), [SUM]),
+    "krum": (Krum(f=2), (), [DISTANCES, SUM]),
+    "multi-krum": (MultiKrum(f=2), (), [DISTANCES, SUM]),
+    "mda": (MDA(f=2), (), [DISTANCES, SUM]),
+    "geometric-median": (GeometricMedian(), (), [DISTANCES, ROUNDED]),
+    "centered-clipping": (CenteredClipping(tau=0.5), (), [NORMS, PRODUCTS, ROUNDED]),
+    "centered-clipping 3": (
+        CenteredClipping(tau=0.5, steps=3),
+        (),
+        [DISTANCES, NORMS, PRODUCTS, ROUNDED],
+    ),
+    "nnm mean": (Mean(), (NNM(f=2),), [DISTANCES, ROUNDED]),
+    "nnm krum": (Krum(f=2), (NNM(f=2),), [DISTANCES, SUM]),
+    "nnm multi-krum": (MultiKrum(f=2), (NNM(f=2),), [DISTANCES, ROUNDED]),
+    "nnm mda": (MDA(f=2), (NNM(f=2),), [DISTANCES, ROUNDED]),
+    "nnm geometric-median": (GeometricMedian(), (NNM(f=2),), [DISTANCES, ROUNDED]),
+    "nnm centered-clipping": (
+        CenteredClipping(tau=0.5),
+        (NNM(f=2),),
+        [DISTANCES, NORMS, PRODUCTS, ROUNDED],
+    ),
+    "nnm nnm multi-krum": (MultiKrum(f=2), (NNM(f=2), NNM(f=2)), [DISTANCES, ROUNDED]),
+}
+WORDS = {DISTANCES: N * (N - 1) // 2, NORMS: N, PRODUCTS: N}
+"""How many words of each image there are."""
+
+ALLOWED = {
+    (S0, S1): {
+        *("Open", "Go", "Held", "Commitment", "Reveal", "Masked", "Verdict", "Taken"),
+        *("ImageShare", "Prepared", "Rounded"),
+    },
+    (S1, S0): {
+        *("Boot", "Ready", "Active", "Commitment", "Reveal", "Masked", "Verdict"),
+        *("MaskedBlock", "Weights", "Words"),
+    },
+    (S0, DEALER): {"Open", "Go", "Part"},
+    (DEALER, S0): {"Boot", "Ready", "Part"},
+    (S1, DEALER): {"Part", "Active"},
+    (DEALER, S1): {"Part", "Held", "Correction", "CrossTerms"},
+    (S0, "worker"): {"PublicModel"},
+    (S1, "worker"): {"ModelDigest"},
+    ("worker", S0): {"SeedPart"},
+    ("worker", DEALER): {"SeedPart"},
+    ("worker", S1): {"SharePart"},
+}
+"""All kinds of message, link by link."""
+
+
+def test_every_gram_rule_and_pre_aggregation_is_among_those_whose_labels_are_stated() -> None:
+    stated = {type(rule) for rule, _, _ in OPENED.values()}
+    assert stated == {rule for rule in RULES.values() if issubclass(rule, GramRule)}
+    behind = {type(part) for _, pre, _ in OPENED.values() for part in pre}
+    assert behind == set(PRE_AGGREGATIONS.values())
+
+
+@pytest.mark.parametrize("which", OPENED)
+def test_a_rule_opens_what_it_reads_and_nothing_else(which: str) -> None:
+    rule, pre, labels = OPENED[which]
+    least = 1 if isinstance(rule, Krum) else 3
+    world = world_of(rule, pre, rounds=2, min_contributors=least)
+    world.finish()
+    for round in range(2):
+        told = [(at, label) for at, label in world.told("opened", "round", "label") if at == round]
+        assert [label for _, label in told] == labels
+    words = dict(world.told("opened", "label", "words"))
+    image = sum(WORDS.get(label, 0) for label in labels)
+    shares = [len(message_of(sent).words) for sent in world.of_kind("ImageShare", S0, S1)]
+    assert shares == ([image] * 2 if image else [])
+    assert words == {label: WORDS.get(label, D) for label in labels}
+    counts = {message_of(sent).count > 0 for sent in world.of_kind("Weights")}
+    assert counts == {SUM in labels}
+
+
+def test_no_other_message_than_the_stated_ones_travels_on_any_link() -> None:
+    seen: dict[tuple[str, str], set[str]] = {}
+    world = world_of(CenteredClipping(tau=0.5, steps=3), (NNM(f=2),), rounds=2)
+    world.finish()
+    for sent in world.sent:
+        link = tuple(name if name in OPERATORS else "worker" for name in (sent.sender, sent.to))
+        seen.setdefault((link[0], link[1]), set()).add(sent.kind)
+    assert seen == ALLOWED
+
+
+def test_the_opened_sum_keeps_nothing_below_the_grid() -> None:
+    """Server 0's own z has the dither; what goes on from it is whole units of the grid."""
+    world = world_of(GeometricMedian(), rounds=1)
+    state = world.finish()
+    (words,) = [message_of(sent).words for sent in world.of_kind("Rounded")]
+    exact = state.previous / world.plan.fixed.unit
+    assert (exact == words).all()
+
+
+# --- where randomness comes from ----------------------------------------------------------------
+
+FOLDERS = ("sharing", "protocols", "trust/two_server")
+FILES = [path for folder in FOLDERS for path in sorted((SOURCE / folder).glob("*.py"))]
+NO_SOURCE = {"random", "secrets", "os", "uuid", "time", "hashlib", "cryptography", "torch"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_masks_come_from_the_cryptographic_generator_alone(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    imported: set[str] = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names=names):
+                imported |= {alias.name for alias in names}
+            case ast.ImportFrom(module=module, names=names):
+                imported |= {f"{module}.{alias.name}" for alias in names}
+            case ast.Attribute(value=ast.Name(id="np" | "numpy"), attr=attr):
+                assert attr != "random", f"line {node.lineno}"
+    assert not {name.partition(".")[0] for name in imported} & NO_SOURCE
+    crypto = {name for name in imported if name.startswith("ostraka.crypto.")}
+    allowed = ("ostraka.crypto.prg.", "ostraka.crypto.transcript.", "ostraka.crypto.sign.")
+    assert all(name.startswith(allowed) for name in crypto)
+    assert not {name for name in imported if "numpy.random" in name}
+
+
+def test_a_run_asks_no_statistical_generator_and_no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(*_: object, **__: object) -> None:
+        raise AssertionError("a generator that is not the party's own was asked")
+
+    world = world_of(GeometricMedian(), rounds=1)
+    for module, name in (
+        *((np.random, n) for n in ("default_rng", "random", "normal", "bytes", "randint")),
+        *((random, n) for n in ("random", "getrandbits", "randbytes", "randrange")),
+        *((os, n) for n in ("urandom", "getrandom")),
+        *((secrets, n) for n in ("token_bytes", "randbits", "randbelow")),
+    ):
+        monkeypatch.setattr(module, name, asked)
+    world.finish()
+
+
+def test_all_randomness_follows_from_the_parties_own_keys() -> None:
+    first, again, other = (world_of(GeometricMedian(), rounds=1) for _ in range(3))
+    other.seed = 1
+    for world in (first, again, other):
+        world.finish()
+    assert first.sent == again.sent
+    for party in OPERATORS:
+        words, others = (hidden_words(view(world, party)) for world in (first, other))
+        assert words.keys() == others.keys()
+        for source in words:
+            assert not np.intersect1d(words[source], others[source]).size, source

@@ -26,7 +26,7 @@ from ostraka.protocols.coin import Commitment, Reveal
 from ostraka.protocols.compare import Correction, Masked, Verdict
 from ostraka.protocols.gram_sharing import BLOCK, CrossTerms, MaskedBlock, Taken
 from ostraka.protocols.linear_image import ImageShare, unpack
-from ostraka.protocols.opening import Prepared, Rounded, Weights, Words, dither_words, rounded
+from ostraka.protocols.opening import Prepared, Rounded, Weights, Words, dither_words
 from ostraka.protocols.public_model import ModelDigest, PublicModel, model_hash
 from ostraka.protocols.upload import ACTIVE, MISSING, Active, Held, Roster, SeedPart, SharePart
 from ostraka.rules.gram import Geometry
@@ -40,6 +40,7 @@ from ostraka.trust.two_server.decide import (
     decide,
     dither_bits,
     geometry_of,
+    settled,
 )
 from tests.protocols.two_server_world import DEALER, S0, S1, World, identity
 
@@ -63,7 +64,7 @@ class Leak:
     image: Ring
     weights: Weights
     z: Ring
-    opened: Ring
+    opened: npt.NDArray[np.int64]
 
 
 def ideal(world: World, silent: frozenset[str], chance: Key) -> list[Leak]:
@@ -114,8 +115,8 @@ def _round(
     z = weights.values.view(np.uint64) @ x[standing.survivors]
     if bits is not None:
         z = z + dither_words(chance.derive("ideal dither", number), bits, plan.fixed.d)
-    total = rounded(z.copy(), bits)
-    aggregate = aggregate_of(plan, total.copy(), weights.values, weights.count, public)
+    total = settled(plan, z.copy(), weights.count)
+    aggregate = aggregate_of(plan, total, weights.values, weights.count, previous)
     states = np.array([MISSING if w in silent else ACTIVE for w in plan.workers], np.uint8)
     return Leak(states, overflow, norm, model, previous, image, weights, z, total), aggregate
 
@@ -154,6 +155,17 @@ class Simulator:
         """The workers that take part in a round."""
         states = self.leaks[turn[0]].states
         return [w for w, s in zip(self.plan.workers, states, strict=True) if s == ACTIVE]
+
+    def ready(self) -> turns.Ready:
+        """A follower's first process answers an opening, with a fresh number."""
+        return turns.Ready(turns.FRESH, 0, 1, int(self.words(1)[0]))
+
+    async def follow(self, at: Net) -> Net:
+        """Answer an opening; gives the label of the attempt."""
+        await at.recv(turns.Open.form(), S0, timeout_s=WAIT_S)
+        at.send(S0, self.ready())
+        go = await at.recv(turns.Go.form(), S0, timeout_s=WAIT_S)
+        return at.sub(turns.RUN, go.run)
 
     def coin_side(self, net: Net, peer: str) -> None:
         """A part of the coin that nobody could tell from another."""
@@ -246,7 +258,7 @@ class Simulator:
         """A part of a key in every turn."""
         turns.say_boot(net, S0, 1)
         for turn in await self.each_turn(net, S0):
-            at = turns.at(net, turn)
+            at = await self.follow(turns.at(net, turn))
             await at.recv(turns.Part.form(), S0, timeout_s=WAIT_S)
             at.send(S0, turns.Part(self.secret()))
 
@@ -255,10 +267,8 @@ class Simulator:
         plan, n = self.plan, self.plan.n
         turns.say_boot(net, S0, 1)
         for turn in await self.each_turn(net, S0):
-            leak, at = self.leaks[turn[0]], turns.at(net, turn)
-            m = len(self.active(turn))
-            await at.recv(turns.Open.form(), S0, timeout_s=WAIT_S)
-            at.send(S0, turns.Ready(turns.FRESH, 0))
+            leak, m = self.leaks[turn[0]], len(self.active(turn))
+            at = await self.follow(turns.at(net, turn))
             await at.recv(Held.form(n=n), S0, timeout_s=WAIT_S)
             at.send(S0, Active(leak.states))
             self.coin_side(at.sub("wrap"), S0)
@@ -274,7 +284,7 @@ class Simulator:
             await at.recv(Rounded.form(d=plan.fixed.d), S0, timeout_s=WAIT_S)
         last = turns.at(net, (plan.rounds, 1))
         await last.recv(turns.Open.form(), S0, timeout_s=WAIT_S)
-        last.send(S0, turns.Ready(turns.FRESH, 0))
+        last.send(S0, self.ready())
 
     def own_sum(self, turn: turns.Turn) -> Ring:
         """p^T X0, since the seeds are of our making."""
@@ -292,9 +302,11 @@ class Simulator:
         n = self.plan.n
         for turn in await self.each_turn(net, S0):
             at, m = turns.at(net, turn), len(self.active(turn))
+            go = await at.recv(turns.Go.form(), S0, timeout_s=WAIT_S)
+            at = at.sub(turns.RUN, go.run)
             await at.recv(turns.Part.form(), S1, timeout_s=WAIT_S)
             at.send(S1, turns.Part(self.secret()))
-            await at.recv(turns.Open.form(), S0, timeout_s=WAIT_S)
+            await net.sleep(1.0)  # until the made-up uploads have their ids
             at.send(S1, self.held(turn))
             await at.recv(Active.form(n=n), S1, timeout_s=WAIT_S)
             for use, tests in (("wrap", 2 * self.plan.projections), ("norm", 2)):
@@ -309,9 +321,9 @@ class Simulator:
         for turn in await self.each_turn(net, S0):
             leak, at, m = self.leaks[turn[0]], turns.at(net, turn), len(self.active(turn))
             at.send(S1, turns.Open(False, model_hash(leak.model)))
-            await at.recv(turns.Ready.form(), S1, timeout_s=WAIT_S)
+            ready = await at.recv(turns.Ready.form(), S1, timeout_s=WAIT_S)
+            at = turns.go_on(at, S1, DEALER, turns.Go(ready.nonce, int(self.words(1)[0])))
             await net.sleep(1.0)  # until the made-up uploads have their ids
-            at.send(DEALER, turns.Open(False, bytes(32)))
             at.send(S1, self.held(turn))
             await at.recv(Active.form(n=plan.n), S1, timeout_s=WAIT_S)
             self.coin_side(at.sub("wrap"), S1)
@@ -329,7 +341,7 @@ class Simulator:
             await at.recv(Weights.form(n=len(leak.weights.values)), S1, timeout_s=WAIT_S)
             at.send(S1, Prepared(True))
             await at.recv(Words.form(d=plan.fixed.d), S1, timeout_s=WAIT_S)
-            at.send(S1, Rounded(leak.opened.view(np.int64)))
+            at.send(S1, Rounded(leak.opened))
         last = turns.at(net, (plan.rounds, 1))
         last.send(S1, turns.Open(True, model_hash(self.leaks[-1].model)))
 
@@ -359,10 +371,12 @@ class Simulator:
         for turn in await self.each_turn(net, S0):
             at = turns.at(net, turn)
             at.send(DEALER, turns.Open(False, bytes(32)))
-            for name in (S1, *self.plan.workers):
+            for name in self.plan.workers:
                 at.send(name, turns.Open(False, bytes(32)))
-            await at.recv(turns.Part.form(), DEALER, timeout_s=WAIT_S)
-            at.send(DEALER, turns.Part(self.secret()))
+            ready = await at.recv(turns.Ready.form(), DEALER, timeout_s=WAIT_S)
+            run = turns.go_on(at, S1, DEALER, turns.Go(int(self.words(1)[0]), ready.nonce))
+            await run.recv(turns.Part.form(), DEALER, timeout_s=WAIT_S)
+            run.send(DEALER, turns.Part(self.secret()))
             await at.recv(Prepared.form(), S1, timeout_s=WAIT_S)
         turns.at(net, (self.plan.rounds, 1)).send(DEALER, turns.Open(True, bytes(32)))
 
@@ -371,12 +385,13 @@ class Simulator:
         plan = self.plan
         for turn in await self.each_turn(net, S0):
             at, m = turns.at(net, turn), len(self.active(turn))
-            await at.recv(turns.Open.form(), S0, timeout_s=WAIT_S)
-            at.send(DEALER, turns.Part(self.secret()))
-            await at.recv(Held.form(n=plan.n), DEALER, timeout_s=WAIT_S)
-            at.send(DEALER, Active(self.leaks[turn[0]].states))
+            go = await at.recv(turns.Go.form(), S0, timeout_s=WAIT_S)
+            run = at.sub(turns.RUN, go.run)
+            run.send(DEALER, turns.Part(self.secret()))
+            await run.recv(Held.form(n=plan.n), DEALER, timeout_s=WAIT_S)
+            run.send(DEALER, Active(self.leaks[turn[0]].states))
             count = m * (m + 1) // 2 if plan.image.full else m
-            await at.sub("gram").recv(CrossTerms.form(count=count), DEALER, timeout_s=WAIT_S)
+            await run.sub("gram").recv(CrossTerms.form(count=count), DEALER, timeout_s=WAIT_S)
             at.send(S0, Prepared(True))
 
 
@@ -396,6 +411,6 @@ def simulated(real: World, party: str, leaks: list[Leak], seed: int) -> World:
     chance = Key(digest("a simulator of a test", str((seed, party)).encode()))
     simulator = Simulator(real.plan, leaks, chance)
     world = World(real.plan, replaced=simulator.program(party), seed=seed)
+    world.stored_0, world.stored_1 = real.stored_0[:1], real.stored_1[:1]
     world.run()
     return world
-

@@ -25,8 +25,8 @@ from ostraka.protocols.gram_sharing import CrossTerms, MaskedBlock, Taken
 from ostraka.protocols.linear_image import ImageShare
 from ostraka.protocols.opening import Prepared, Rounded, Weights, Words
 from ostraka.protocols.public_model import ModelDigest, PublicModel
-from ostraka.protocols.turns import Boot, Open, Part, Ready
-from ostraka.protocols.upload import Active, Held, SeedPart, SharePart
+from ostraka.protocols.turns import RUN, Boot, Go, Open, Part, Ready
+from ostraka.protocols.upload import Active, Held, SeedPart, SharePart, Turn
 from ostraka.sharing.additive import Masks
 from ostraka.wire import Message
 from tests.protocols.two_server_world import DEALER, OPERATORS, S0, S1, Sent, World
@@ -40,7 +40,7 @@ MOST_WORDS = 384
 _TYPES: dict[str, type[Message]] = {
     cls.kind: cls
     for cls in (
-        *(Boot, Open, Ready, Part, PublicModel, ModelDigest, SeedPart, SharePart, Held, Active),
+        *(Boot, Open, Ready, Go, Part, PublicModel, ModelDigest, SeedPart, SharePart, Held, Active),
         *(Commitment, Reveal, Correction, Masked, Verdict, MaskedBlock, Taken, CrossTerms),
         *(ImageShare, Weights, Prepared, Words, Rounded),
     )
@@ -82,21 +82,15 @@ def view(world: World, party: str) -> list[Sent]:
     return [sent for sent in world.sent if sent.to == party]
 
 
-def round_of(label: Label) -> int:
-    """The round that a label belongs to; -1 for none."""
-    return dict(label).get("round", -1)
-
-
-def attempt_of(label: Label) -> int:
-    """The attempt that a label belongs to; -1 for none."""
-    return dict(label).get("attempt", -1)
-
-
 def structure(frames: Sequence[Sent]) -> dict[str, list[tuple[str, Label, int]]]:
-    """Link by link, in order: kind, label and size. The order across links is the network's."""
+    """Link by link, in order: kind, label and size. The order across links is the network's.
+
+    The number that names an attempt's processes is random, and not compared.
+    """
     links: dict[str, list[tuple[str, Label, int]]] = {}
     for sent in frames:
-        entry = (sent.kind, sent.frame.label, sent.frame.size)
+        label = tuple((name, 0 if name == RUN else at) for name, at in sent.frame.label)
+        entry = (sent.kind, label, sent.frame.size)
         links.setdefault(sent.sender, []).append(entry)
     return links
 
@@ -114,7 +108,7 @@ def hidden_words(frames: Sequence[Sent]) -> dict[str, Ring]:
         for name, words in _hidden(sent).items():
             source = sent.sender if sent.sender in OPERATORS else "workers"
             rounds = found.setdefault(f"{name} from {source}", {})
-            rounds.setdefault(round_of(sent.frame.label), []).append(words)
+            rounds.setdefault(turn_of(sent)[0], []).append(words)
     return {name: np.stack([_thinned(r) for r in by.values()]) for name, by in found.items()}
 
 
@@ -134,6 +128,8 @@ def _hidden(sent: Sent) -> dict[str, Ring]:
             return {"part": _words(part)}
         case Commitment(digest):
             return {"commitment": _words(digest)}
+        case Ready(nonce=nonce):
+            return {"number": np.array([nonce], np.uint64)}
         case Masked(words) | Correction(words) | MaskedBlock(words) | CrossTerms(words):
             return {sent.kind: words.reshape(-1)}
         case ImageShare(words) | Words(words):
@@ -154,41 +150,52 @@ def verdict_bits(frames: Sequence[Sent]) -> npt.NDArray[np.uint8]:
 def derived_0(world: World) -> dict[str, Ring]:
     """X - B, which server 0 computes as X0 + F: (rounds, words)."""
     rows = []
-    for sent in view(world, S0):
-        if sent.kind == "MaskedBlock":
-            rows.append((masks_of(world, sent.frame.label) + message_of(sent).words).reshape(-1))
+    for turn, frames in by_turn(world.sent).items():
+        masked = [message_of(s).words for s in frames if s.kind == "MaskedBlock"]
+        if masked:
+            z = masks_of(world, turn, frames) + np.concatenate(masked, axis=1)
+            rows.append(z.reshape(-1))
     return {"X - B": np.stack(rows)}
 
 
 def derived_1(world: World, x: Ring) -> dict[str, Ring]:
     """R, as server 1 would have it if it knew X (n, d): (rounds, words)."""
     rows = []
-    for sent in view(world, S1):
-        if sent.kind != "CrossTerms":
-            continue
-        label = sent.frame.label
-        y = x - masks_of(world, label)
-        f = [message_of(s).words for s in world.of_kind("MaskedBlock") if _same_turn(s, label)]
-        cross = (x - y) @ (y - np.concatenate(f, axis=1)).T
-        cross += cross.T.copy()
-        dealt = message_of(sent).words
-        square = cross[np.triu_indices(len(x))] if len(dealt) > len(x) else np.diagonal(cross)
-        rows.append(square - dealt)
+    for turn, frames in by_turn(world.sent).items():
+        dealt = [message_of(s).words for s in frames if s.kind == "CrossTerms"]
+        if dealt:
+            masks = masks_of(world, turn, frames)
+            f = [message_of(s).words for s in frames if s.kind == "MaskedBlock"]
+            cross = masks @ (x - masks - np.concatenate(f, axis=1)).T
+            cross += cross.T.copy()
+            full = len(dealt[0]) > len(x)
+            rows.append((cross[np.triu_indices(len(x))] if full else np.diagonal(cross)) - dealt[0])
     return {"R": np.stack(rows)}
 
 
-def masks_of(world: World, label: Label) -> Ring:
+def masks_of(world: World, turn: Turn, frames: Sequence[Sent]) -> Ring:
     """X0 (n, d) of one turn, from the seeds that server 0 was sent."""
-    turn = (round_of(label), attempt_of(label))
-    context = world.plan.context(turn)
-    parts = [s for s in world.of_kind("SeedPart", to=S0) if _same_turn(s, label)]
+    context, d = world.plan.context(turn), world.plan.fixed.d
+    parts = [s for s in frames if s.kind == "SeedPart" and s.to == S0]
     seeds = {s.sender: message_of(s).seed for s in parts}
     masks = [context.mask(name, seeds[name]) for name in world.plan.workers if name in seeds]
-    return Masks(masks, world.plan.fixed.d).block(0, world.plan.fixed.d)
+    return Masks(masks, d).block(0, d)
 
 
-def _same_turn(sent: Sent, label: Label) -> bool:
-    return _at(sent.frame.label) == _at(label)
+def by_turn(frames: Sequence[Sent]) -> dict[Turn, list[Sent]]:
+    """Frames in order, by the turn that their label names; others are left out."""
+    turns: dict[Turn, list[Sent]] = {}
+    for sent in frames:
+        at = turn_of(sent)
+        if -1 not in at:
+            turns.setdefault(at, []).append(sent)
+    return turns
+
+
+def turn_of(sent: Sent) -> Turn:
+    """The (round, attempt) of a frame; -1 for what its label does not name."""
+    label = dict(sent.frame.label)
+    return label.get("round", -1), label.get("attempt", -1)
 
 
 # --- what a party can check in its view -----------------------------------------------------------
@@ -197,11 +204,11 @@ def _same_turn(sent: Sent, label: Label) -> bool:
 def facts_0(world: World, x: Ring) -> list[dict[str, Any]]:
     """Server 0's relations, round by round; ``x`` (m, d) are the true rows of the survivors."""
     facts = []
-    for turn in turns_of(world):
-        frames = [s for s in world.sent if S0 in (s.to, s.sender) and _at(s.frame.label) == turn]
+    own = [s for s in world.sent if S0 in (s.to, s.sender)]
+    for turn, frames in _uploaded(own):
         weights, words = _one(frames, "Weights"), _one(frames, "Words")
         left = np.flatnonzero(np.logical_and(*_bits_of(frames).values()))
-        masks = masks_of(world, words.frame.label)[left]
+        masks = masks_of(world, turn, frames)[left]
         p = message_of(weights).values.view(np.uint64)
         dither = (p @ masks + message_of(words).words - p @ x).view(np.int64)
         half = 0 if message_of(weights).count else 1 << 23
@@ -211,7 +218,9 @@ def facts_0(world: World, x: Ring) -> list[dict[str, Any]]:
                 "coin": _coin_opens(frames),
                 **_bits_of(frames),
                 "weights": tuple(p.tolist()),
-                "dithered sum": bool((dither >= -half).all() and (dither <= max(0, half - 1)).all()),
+                "dithered sum": bool(
+                    (dither >= -half).all() and (dither <= max(0, half - 1)).all()
+                ),
             }
         )
     return facts
@@ -220,8 +229,8 @@ def facts_0(world: World, x: Ring) -> list[dict[str, Any]]:
 def facts_1(world: World, x: Ring, public: Ring) -> list[dict[str, Any]]:
     """Server 1's relations; ``public`` (d,) is the row that products are taken with."""
     facts = []
-    for turn in turns_of(world):
-        frames = [s for s in world.sent if S1 in (s.to, s.sender) and _at(s.frame.label) == turn]
+    own = [s for s in world.sent if S1 in (s.to, s.sender)]
+    for _, frames in _uploaded(own):
         weights = message_of(_one(frames, "Weights"))
         opened = message_of(_one(frames, "Rounded")).words
         exact = weights.values.astype(object) @ x.view(np.int64).astype(object)
@@ -243,33 +252,27 @@ def facts_1(world: World, x: Ring, public: Ring) -> list[dict[str, Any]]:
 def facts_dealer(world: World) -> list[dict[str, Any]]:
     """The dealer's relations."""
     facts = []
-    for turn in turns_of(world):
-        frames = [s for s in world.sent if s.to == DEALER and _at(s.frame.label) == turn]
+    for _, frames in _uploaded(view(world, DEALER)):
         active = message_of(_one(frames, "Active")).states
         facts.append({"signed": _signed(world, frames), "active": tuple(active.tolist())})
     return facts
 
 
-def turns_of(world: World) -> list[tuple[int, int]]:
-    """All turns in which somebody uploaded."""
-    parts = [s for s in world.sent if s.kind in ("SeedPart", "SharePart")]
-    return sorted({_at(s.frame.label) for s in parts})
-
-
-def _at(label: Label) -> tuple[int, int]:
-    return round_of(label), attempt_of(label)
+def _uploaded(frames: Sequence[Sent]) -> list[tuple[Turn, list[Sent]]]:
+    """The turns in which somebody uploaded."""
+    upload = {"SeedPart", "SharePart"}
+    return [(at, f) for at, f in by_turn(frames).items() if upload & {s.kind for s in f}]
 
 
 def _one(frames: Sequence[Sent], kind: str) -> Sent:
-    (found,) = (s for s in frames if s.kind == kind)
-    return found
+    return next(s for s in frames if s.kind == kind)
 
 
 def _signed(world: World, frames: Sequence[Sent]) -> bool:
     """Whether every received part fits its hash, its id and its signature."""
     good = []
     for sent in frames:
-        context = world.plan.context(_at(sent.frame.label))
+        context = world.plan.context(turn_of(sent))
         match message_of(sent):
             case SeedPart(seed, share_hash, signature):
                 hashes = digest("upload seed", seed), share_hash
@@ -286,9 +289,7 @@ def _signed(world: World, frames: Sequence[Sent]) -> bool:
 def _coin_opens(frames: Sequence[Sent]) -> bool:
     stated = {s.sender: message_of(s).digest for s in frames if s.kind == "Commitment"}
     parts = {s.sender: message_of(s).part for s in frames if s.kind == "Reveal"}
-    opened = {
-        name: digest("coin commitment", name.encode(), part) for name, part in parts.items()
-    }
+    opened = {name: digest("coin commitment", name.encode(), part) for name, part in parts.items()}
     return opened == stated and len(stated) == 2
 
 
@@ -326,7 +327,8 @@ def _opened_image(world: World, frames: Sequence[Sent], x: Ring, public: Ring) -
     true = x @ x.T
     return bool(
         (
-            opened == image.of(true if image.full else np.diagonal(true), x @ public, [*range(len(x))])
+            opened
+            == image.of(true if image.full else np.diagonal(true), x @ public, [*range(len(x))])
         ).all()
     )
 

@@ -1,8 +1,7 @@
 """Arrays of the ring Z_2^64: products of rows, projections on signs, weighted sums, all exact.
 
 A ring array is uint64; a negative number is its two's complement. Every function adds to `out`, so
-that a caller can stream columns: blocks of 2^14 columns and more, each C-contiguous, run at full
-speed (see benchmarks/ring_kernels.py). Results are exact mod 2^64, so neither the blocks nor the
+that a caller can stream columns in C-contiguous blocks: 2^14 and 2^16 columns are equally fast (see benchmarks/ring_kernels.py). Results are exact mod 2^64, so neither the blocks nor the
 order nor `map` changes a bit of them.
 
 `map` is any function like the builtin one, for example a thread pool's: the work is split into
@@ -23,9 +22,9 @@ Ring = npt.NDArray[np.uint64]
 Signs = npt.NDArray[np.int8]
 
 SIGNS_PER_WORD = 32
-PIECES = 8
+PIECES = 16
 """At most so many ranges of columns: each holds its own sums until they are added."""
-PIECE = 1 << 11
+PIECE = 1 << 12
 """Columns of a range, at least, unless there are fewer."""
 
 
@@ -45,10 +44,11 @@ def add_gram(block: Ring, out: Ring, map: Map = map) -> None:
     _target(out, (n, n), block)
     from ostraka.algebra.kernels import ring
 
+    total = np.zeros((n, n), np.uint64)
     for part in map(partial(_over, ring.products, block, block, True), _ranges(w)):
-        upper = np.triu(part[:n, :n])
-        out += upper
-        out += np.triu(upper, 1).T
+        total += part[:n, :n]
+    out += np.triu(total)
+    out += np.triu(total, 1).T
 
 
 def add_products(a: Ring, b: Ring, out: Ring, map: Map = map) -> None:

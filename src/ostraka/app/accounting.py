@@ -24,6 +24,9 @@ class Accountant:
         rule, pre = rule_of(config)
         training = config.training
         self._mean = rule.name == "mean" and not pre
+        # There the vector is cut to its bound after this noise, so noise no longer just adds up.
+        late_cut = config.federation.trust == "two-server" and own.unit == "example"
+        self._clipped = training.clip is not None or late_cut
         self._training = training
         rounds, steps = config.federation.rounds, training.local_steps
         self._local = PrivacySpent(self._privacy, rounds=rounds, local_steps=steps, q=q)
@@ -44,7 +47,7 @@ class Accountant:
         if noise_adds_up(
             self._privacy,
             mean=self._mean,
-            clipped=self._training.clip is not None,
+            clipped=self._clipped,
             local_steps=self._training.local_steps,
             complete=complete,
         ):

@@ -246,6 +246,7 @@ def doctor(
 @app.command(epilog="Example: ostraka local --n 8 --rounds 30 --kill worker-3@10 --delay 50ms")
 def local(
     federation: File = None,
+    trust: Trust = None,
     rule: Rule = None,
     pre: Pre = None,
     rule_option: RuleOption = None,

@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,9 +53,9 @@ def local(
     show: Show,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Record:
-    """Run it to its end; gives the server's summary. ``show`` gets every party's every event.
+    """Run it to its end; gives the leader's summary. ``show`` gets every party's every event.
 
-    Raises UserError with the server's exit code when it fails, 64 for what cannot be rehearsed.
+    Raises UserError with the leader's exit code when it fails, 64 for what cannot be rehearsed.
     """
     if resume:
         place, config = _existing(out)
@@ -90,21 +91,22 @@ def _set_up(place: Path, config: Config, base: Path, data_dir: Path | None) -> C
     for name in (app, INITIAL if config.training.initial_model else None):
         if name is not None:
             shutil.copyfile(base / name, place / name)
+    ports = _free_ports(len(config.cast.operators))
     parties = []
-    for name in (config.server, *config.workers):
+    for name in config.cast.everybody:
         home = place / "parties" / name
         home.mkdir(parents=True)
         identity = create(name, home / f"{name}.pem")
-        entry = {"name": name, "role": "worker", "identity": identity.text}
-        if name == config.server:
-            entry |= {"role": "server", "address": f"127.0.0.1:{_free_port()}"}
+        entry = {"name": name, "role": config.cast.role_of(name), "identity": identity.text}
+        if name not in config.workers:
+            entry["address"] = f"127.0.0.1:{ports.pop()}"
         parties.append(entry)
     raw = config.model_dump(exclude_none=True)
     raw["party"] = parties
     raw["simulation"].pop("parties", None)
     write_durably(place / FEDERATION, tomli_w.dumps(raw).encode())
     made = load(place / FEDERATION)
-    for name in (made.server, *made.workers):
+    for name in made.cast.everybody:
         _write_site(place, made, name, data_dir, {})
     return made
 
@@ -120,17 +122,21 @@ def _write_site(
     if digest != BUILTIN:
         allow["app"] = digest
     site: Record = {"allow": allow, "place": {"state_dir": "state"}, "reach": dict(reach)}
-    if name == config.server:
-        site["place"]["listen"] = next(p.address for p in config.party if p.name == name)
+    address = next(p.address for p in config.party if p.name == name)
+    if address is not None:
+        site["place"]["listen"] = address
     if data_dir is not None:
         site["place"]["data_dir"] = str(data_dir.absolute())
     (place / "parties" / name / "site.toml").write_text(tomli_w.dumps(site), encoding="utf-8")
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+def _free_ports(count: int) -> list[int]:
+    """Different ports on loopback that nobody listens on."""
+    with ExitStack() as stack:
+        listeners = [
+            stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)
+        ]
+        return [listener.getsockname()[1] for listener in listeners]
 
 
 # --- the run --------------------------------------------------------------------------------
@@ -159,20 +165,22 @@ class _Run:
         proxies: ProxyThread,
     ) -> None:
         self._place, self._config, self._rehearsal = place, config, rehearsal
+        self._leader = config.cast.leader
         self._show = show
         self._proxies = proxies
-        self._ports: dict[str, int] = {}
+        self._links: dict[tuple[str, str], int] = {}
+        self._held: set[tuple[str, str]] = set()
+        self._cut_off: set[str] = set()
         self._heard: queue.SimpleQueue[tuple[_Process, Record | None]] = queue.SimpleQueue()
         self._parties: dict[str, _Process] = {}
         self._kills = list(rehearsal.kills)
-        self._cuts: dict[Any, str] = {}
         self._began: float | None = None
 
     def to_the_end(self, stopping: Callable[[], bool]) -> Record:
         """Run until every party has ended."""
         self._build_links()
         try:
-            for name in (self._config.server, *self._config.workers):
+            for name in self._config.cast.everybody:
                 self._start(name)
             while any(p.ended is None for p in self._parties.values()):
                 if stopping():
@@ -183,41 +191,46 @@ class _Run:
                     )
                 self._hear()
                 self._partition()
-                if self._parties[self._config.server].ended not in (None, 0):
+                if self._parties[self._leader].ended not in (None, 0):
                     break
         finally:
             self._end_all()
         return self._result()
 
     def _result(self) -> Record:
-        server = self._parties[self._config.server]
-        if server.ended != 0:
-            code = Exit(server.ended) if server.ended in list(Exit) else Exit.BUG
-            raise UserError(f"{server.name} ended: {server.complaint or server.ended}", code)
+        leader = self._parties[self._leader]
+        if leader.ended != 0:
+            code = Exit(leader.ended) if leader.ended in list(Exit) else Exit.BUG
+            raise UserError(f"{leader.name} ended: {leader.complaint or leader.ended}", code)
         failed = {p.name: p.complaint or f"exit {p.ended}" for p in self._others() if p.ended}
         lies = self._rehearsal.told(self._config)
         played = {
             "attack": " and ".join(sorted(set(lies.values()))) or "none",
             "attackers": len(lies),
         }
-        return {**server.last, **played, "failed": failed, "path": str(self._place)}
+        return {**leader.last, **played, "failed": failed, "path": str(self._place)}
 
     def _others(self) -> list[_Process]:
-        return [p for p in self._parties.values() if p.name != self._config.server]
+        return [p for p in self._parties.values() if p.name != self._leader]
 
     def _build_links(self) -> None:
-        """With faults on the links every worker reaches the server through a proxy of its own."""
-        server = next(p for p in self._config.party if p.name == self._config.server)
-        if not self._rehearsal.on_links or server.address is None:
-            for name in self._config.workers:
-                self._reach(name, {})  # an earlier rehearsal's proxies are gone
-            return
-        port = int(server.address.rpartition(":")[2])
+        """With faults on the links every party reaches those that it dials through proxies of its
+        own: workers all operators, an operator those before it in the file.
+        """
+        cast = self._config.cast
+        addresses = {p.name: p.address for p in self._config.party if p.address is not None}
+        operators = list(cast.operators.values())
         faults = Faults(delay_s=self._rehearsal.delay_s, cut_chance=self._rehearsal.cut)
-        for number, name in enumerate(self._config.workers):
-            seed = self._config.federation.seed + number
-            self._ports[name] = self._proxies.add(("127.0.0.1", port), faults, seed)
-            self._reach(name, {server.name: f"127.0.0.1:{self._ports[name]}"})
+        for name in (*cast.workers, *operators):
+            # Without faults nothing stands there: an earlier rehearsal's proxies are gone.
+            dialled = operators if name in cast.workers else operators[: operators.index(name)]
+            reach = {}
+            for peer in dialled if self._rehearsal.on_links else ():
+                port = int(addresses[peer].rpartition(":")[2])
+                seed = self._config.federation.seed + len(self._links)
+                self._links[name, peer] = self._proxies.add(("127.0.0.1", port), faults, seed)
+                reach[peer] = f"127.0.0.1:{self._links[name, peer]}"
+            self._reach(name, reach)
 
     def _reach(self, name: str, reach: Mapping[str, str]) -> None:
         import tomllib
@@ -276,7 +289,7 @@ class _Run:
         if record["event"] == "summary":
             party.last = {k: v for k, v in record.items() if k != "event"}
         self._show(party.name, record)
-        if party.name == self._config.server and record["event"] in ("run", "resumed", "round"):
+        if party.name == self._leader and record["event"] in ("run", "resumed", "round"):
             self._kill(int(record.get("round", 0)))
         if record["event"] == "round":
             self._began = self._began or time.monotonic()
@@ -298,16 +311,19 @@ class _Run:
         if self._began is None:
             return
         now = time.monotonic() - self._began
-        for name, port in self._ports.items():
-            held = any(
-                p.start_s <= now < p.end_s and (name in p.group) != (self._config.server in p.group)
-                for p in self._rehearsal.partitions
-            )
-            before = self._cuts.get(name) == "held"
-            if held != before:
-                (self._proxies.hold if held else self._proxies.release)(port)
-                self._cuts[name] = "held" if held else "free"
-                self._show(name, {"event": "partitioned" if held else "healed"})
+        groups = [p.group for p in self._rehearsal.partitions if p.start_s <= now < p.end_s]
+        held = {
+            link for link in self._links if any(len(group & set(link)) == 1 for group in groups)
+        }
+        for link in held - self._held:
+            self._proxies.hold(self._links[link])
+        for link in self._held - held:
+            self._proxies.release(self._links[link])
+        self._held = held
+        cut_off = {name for name, _ in held}
+        for name in sorted(cut_off ^ self._cut_off):
+            self._show(name, {"event": "partitioned" if name in cut_off else "healed"})
+        self._cut_off = cut_off
 
     def _end_all(self) -> None:
         """Nothing is left running."""

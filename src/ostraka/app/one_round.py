@@ -75,8 +75,7 @@ def secure_aggregate(
     """
     if trust.replace("-", "_") not in TRUST_MODELS:
         raise ValueError(f"trust must be one of {', '.join(TRUST_MODELS)}, got {trust!r}")
-    two_server.image_of(rule, tuple(pre))
-    assert isinstance(rule, GramRule), "image_of refuses all others"
+    rule = two_server.gram_rule(rule)
     rows, give = _as_rows(updates)
     force = _common_f(rule, pre, f)
     centre = None if reference is None or not rule.uses_reference else _as_rows([reference])[0][0]

@@ -79,6 +79,8 @@ class Progressing:
                 self._tell(record["party"], "missing", record["round"], "")
             case "round":
                 self._round(record)
+            case "followed":
+                self._follow(record)
             case "trained":
                 self._trained(record)
             case _:
@@ -96,6 +98,14 @@ class Progressing:
                 self._say(escape(f"{peer} and {other} meet here"))
             case {"event": "unbridged", "peer": peer, "other": other}:
                 self._say(escape(f"{peer} and {other} have parted"))
+            case {"event": "capped", "round": round}:
+                self._once(
+                    "capped",
+                    f"round {round}: the rule's weights were evened out, because "
+                    "one update alone would have shown through",
+                )
+            case {"event": "interrupted", "round": round, "party": party}:
+                self._say(escape(f"round {round} is tried again, because {party} began anew"))
             case {"event": "stalled", "at": at, "missing": missing, "left_s": left_s}:
                 until = "" if left_s is None else f", at most {left_s:.0f} s more"
                 self._say(escape(f"{at} waits for {', '.join(missing[:8])}{until}"))
@@ -124,6 +134,19 @@ class Progressing:
         self._bar.update(self._task, completed=done, total=rounds, news=news)
         if not self._live and (done == rounds or done % max(1, rounds // 10) == 0):
             self._say(f"round {done}/{rounds}  {news}")
+
+    def _follow(self, record: Record) -> None:
+        """A round of an operator that does not lead."""
+        done, rounds = record["round"], record["rounds"]
+        self._bar.update(self._task, completed=done, total=rounds)
+        if not self._live and (done == rounds or done % max(1, rounds // 10) == 0):
+            self._say(f"round {done}/{rounds}")
+
+    def _once(self, what: str, text: str) -> None:
+        """Say something the first time that it happens."""
+        if (what, "") not in self._told:
+            self._told.add((what, ""))
+            self._say(escape(text))
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""
@@ -180,7 +203,7 @@ class Together:
     def __call__(self, name: str, record: Record) -> None:
         """Show one event of one party."""
         match record:
-            case {"event": "round" | "run" | "excluded" | "missing"}:
+            case {"event": "round" | "run" | "excluded" | "missing" | "capped" | "interrupted"}:
                 self._progress(record)
             case {"event": "waiting", "of": others} if others > 1:  # the one that waits for many
                 self._progress(record)
@@ -213,7 +236,7 @@ def summary_text(summary: Record) -> str:
 
 def party_text(summary: Record) -> str:
     """What a real party's run came to, one line each."""
-    if summary["role"] == "server":
+    if "rule" in summary:  # the leader's
         rows = summary_rows(summary)
     elif summary["role"] == "worker":
         rows = [
@@ -227,6 +250,8 @@ def party_text(summary: Record) -> str:
         rows.append(("model", summary["model_digest"]))
     else:
         rows = [("party", f"{summary['party']}, {summary['role']}")]
+        if "model_digest" in summary:
+            rows.append(("model", summary["model_digest"]))
     rows += [(key, summary[key]) for key in ("report", "state") if summary.get(key)]
     return "\n".join(f"{name:<16}{text}" for name, text in rows)
 

@@ -134,7 +134,8 @@ class TwoServerStage:
     """The trust model `two_server`. All secrets follow from the public seed: a rehearsal."""
 
     def __init__(self, config: Config, recipe: Recipe, model: Vector) -> None:
-        assert recipe.secure is not None, "build gives it for this trust model"
+        if recipe.secure is None:
+            raise ValueError("this recipe was built for another trust model")
         self._seed = config.federation.seed
         self._signs: dict[str, Sign] = {}
         keys = {}

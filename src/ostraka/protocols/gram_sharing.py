@@ -23,10 +23,10 @@ from typing import Annotated
 
 import numpy as np
 
-from ostraka.algebra.ring import Ring, add_dots, add_gram, add_products, add_squares
+from ostraka.algebra.ring import Map, Ring, add_dots, add_gram, add_products, add_squares
 from ostraka.crypto.prg import Key
 from ostraka.net import Net
-from ostraka.sharing.additive import Masks, Rows, spans
+from ostraka.sharing.additive import Masks, Rows
 from ostraka.wire import Array, Bool, Message, Tensor
 
 AHEAD = 3
@@ -60,16 +60,13 @@ async def gram_0(
 ) -> Ring:
     """Server 0's share of X X^T: uint64 (n, n), or (n,) of its diagonal."""
     share = _empty(masks.n, full)
-    for number, (low, high) in enumerate(spans(masks.n, masks.d)):
+    for number, (low, high, block) in enumerate(masks.blocks()):
         at = net.sub(BLOCK[0], number)
         form = MaskedBlock.form(n=masks.n, w=high - low)
-        message = await at.recv(form, server_1, timeout_s=timeout_s)
-        z = masks.block(low, high)
-        z += message.words
-        del message
+        block += (await at.recv(form, server_1, timeout_s=timeout_s)).words
         at.send(server_1, Taken(True))
         net.window(BLOCK, (number + 1,))
-        _add_own(z, share)
+        _add_own(block, share, masks.map)
     return share + _unpack(_blinding(blinding, masks.n, full), masks.n, full)
 
 
@@ -79,14 +76,14 @@ async def gram_1(
     """Server 1's share of X X^T: uint64 (n, n), or (n,) of its diagonal; ``mask`` makes B."""
     n, number = shares.n, -1
     plus, minus = _empty(n, full), _empty(n, full)
-    for number, (low, high) in enumerate(spans(n, shares.d)):
-        y = shares.block(low, high)
-        f = y - mask.block(low, high)
+    for number, (held, masking) in enumerate(zip(shares.blocks(), mask.blocks(), strict=True)):
+        y, f = held[2], masking[2]
+        np.subtract(y, f, out=f)
         if number >= AHEAD:
             await _taken(net, server_0, number - AHEAD, timeout_s)
         net.sub(BLOCK[0], number).send(server_0, MaskedBlock(f))
-        _add_own(y, plus)
-        _add_own(f, minus)
+        _add_own(y, plus, shares.map)
+        _add_own(f, minus, shares.map)
     for last in range(max(0, number - AHEAD + 1), number + 1):
         await _taken(net, server_0, last, timeout_s)
     form = CrossTerms.form(count=_count(n, full))
@@ -99,11 +96,11 @@ def gram_dealer(
 ) -> None:
     """The dealer's part: M from both streams, minus R, to server 1."""
     cross = _empty(masks.n, full)
-    for low, high in spans(masks.n, masks.d):
+    for (_, _, x), (_, _, b) in zip(masks.blocks(), mask.blocks(), strict=True):
         if full:
-            add_products(masks.block(low, high), mask.block(low, high), cross)
+            add_products(x, b, cross, masks.map)
         else:
-            add_dots(masks.block(low, high), mask.block(low, high), cross)
+            add_dots(x, b, cross)
     words = _pack(cross + cross.T, full) - _blinding(blinding, masks.n, full)
     net.send(server_1, CrossTerms(words))
 
@@ -118,10 +115,10 @@ def _empty(n: int, full: bool) -> Ring:
     return np.zeros((n, n) if full else n, np.uint64)
 
 
-def _add_own(block: Ring, share: Ring) -> None:
+def _add_own(block: Ring, share: Ring, map: Map) -> None:
     """Add a block's products of rows with one another, or of each row with itself."""
     if share.ndim == 2:
-        add_gram(block, share)
+        add_gram(block, share, map)
     else:
         add_squares(block, share)
 

@@ -23,7 +23,7 @@ import numpy as np
 from ostraka.algebra.ring import Ring, add_weighted
 from ostraka.crypto.prg import Key
 from ostraka.net import Abort, Net
-from ostraka.sharing.additive import Rows, spans
+from ostraka.sharing.additive import Rows
 from ostraka.wire import Array, Bool, Index, Message, Tensor
 
 
@@ -88,8 +88,11 @@ async def commit_1(
     store: Callable[[Ring], None],
     *,
     timeout_s: float,
-) -> None:
-    """Server 1, up to its words. ``dither``: a fresh key and s, or None for equal weights."""
+) -> Ring:
+    """Server 1, up to its words, which it gives.
+
+    ``dither``: a fresh key and s, or None for equal weights.
+    """
     net.send(server_0, weights)
     words = combined(rows, survivors, weights.values)
     if dither is not None:
@@ -98,6 +101,7 @@ async def commit_1(
     await net.recv(Prepared.form(), server_0, timeout_s=timeout_s)
     store(words)
     net.send(server_0, Words(words))
+    return words
 
 
 async def open_sum_0(net: Net, server_1: str, own: Ring, *, timeout_s: float) -> Ring:
@@ -122,8 +126,8 @@ def combined(rows: Rows, survivors: list[int], values: np.ndarray) -> Ring:
     weights = np.zeros(rows.n, np.int64)
     weights[survivors] = values
     out = np.zeros(rows.d, np.uint64)
-    for low, high in spans(rows.n, rows.d):
-        add_weighted(weights, rows.block(low, high), out[low:high])
+    for low, high, block in rows.blocks():
+        add_weighted(weights, block, out[low:high])
     return out
 
 

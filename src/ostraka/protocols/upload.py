@@ -19,7 +19,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 import numpy as np
 
-from ostraka.algebra.ring import Ring
+from ostraka.algebra.ring import Map, Ring
 from ostraka.crypto.prg import Key
 from ostraka.crypto.sign import SIGNATURE_BYTES, Sign, verifies
 from ostraka.crypto.transcript import digest
@@ -139,24 +139,30 @@ def make_parts(
 
 async def collect_seeds(net: Net, context: Context, *, timeout_s: float) -> Collected[SeedPart]:
     """Server 0's and the dealer's side: wait for all seeds or the deadline, verify each."""
-    return await _collect(net, context, SeedPart.form(), _seed_part_hashes, timeout_s)
+    return await _collect(net, context, SeedPart.form(), _seed_part_hashes, map, timeout_s)
 
 
 async def collect_shares(
-    net: Net, context: Context, d: int, *, timeout_s: float
+    net: Net, context: Context, d: int, map: Map, *, timeout_s: float
 ) -> Collected[SharePart]:
     """Server 1's side: wait for all shares or the deadline, verify each."""
-    return await _collect(net, context, SharePart.form(d=d), _share_part_hashes, timeout_s)
+    return await _collect(net, context, SharePart.form(d=d), _share_part_hashes, map, timeout_s)
 
 
 async def _collect(
-    net: Net, context: Context, form: Form[P], hashes: Callable[[P], tuple[bytes, bytes]], s: float
+    net: Net,
+    context: Context,
+    form: Form[P],
+    hashes: Callable[[P], tuple[bytes, bytes]],
+    map: Map,
+    timeout_s: float,
 ) -> Collected[P]:
-    got = await net.gather(form, context.workers, timeout_s=s)
+    got = await net.gather(form, context.workers, timeout_s=timeout_s)
     refused = {name: (MALFORMED, bad.detail) for name, bad in got.malformed.items()}
     ids = {}
-    for name, part in got.messages.items():
-        id = context.id(name, *hashes(part))
+    found = map(hashes, got.messages.values())  # long vectors: the work of this function
+    for (name, part), both in zip(got.messages.items(), found, strict=True):
+        id = context.id(name, *both)
         if verifies(context.keys[name], part.signature, id):
             ids[name] = id
         else:

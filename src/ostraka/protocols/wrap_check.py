@@ -3,8 +3,8 @@
 Source: in the manner of PINE (Rothblum, Omri, Chen and Talwar 2024, section 4), with a dealer's
 comparisons in place of proofs. Parties: two servers and a dealer, any one curious; workers send
 anything. Guarantee: after the uploads are fixed the servers toss a coin for K vectors r_k with
-entries -1, 0, 1 of probabilities 1/4, 1/2, 1/4, and test |<x, r_k>| <= T, T = 8 bound 2^frac_bits
-<= 2^29. An honest x fails one test with probability at most 2 exp(-64). An x whose norm wraps
+entries -1, 0, 1 of probabilities 1/4, 1/2, 1/4, and test |<x, r_k>| <= T, T about
+8 bound 2^frac_bits and at most 2^29 (algebra.fixed). An honest x fails one test with probability at most 2 exp(-64). An x whose norm wraps
 passes one with probability at most 1/2, so all K with 2^-K: docs/trust/two-server.md has the proof.
 Revealed: one bit per worker. It kills the attack of 2^63 on a coordinate, which leaves every
 distance as it was, and that of 2^32, whose square is 0.
@@ -22,7 +22,7 @@ from ostraka.crypto.prg import Key
 from ostraka.net import Net
 from ostraka.protocols.coin import toss
 from ostraka.protocols.compare import Triples, non_negative, triples_needed
-from ostraka.sharing.additive import Rows, spans
+from ostraka.sharing.additive import Rows
 
 LEAST_PROJECTIONS = 100
 SAFETY_BITS = 40
@@ -73,11 +73,11 @@ async def within_reach(
 def project(rows: Rows, coin: Key, k: int) -> Ring:
     """Products (n, k) of all rows with the k public vectors that follow from the coin."""
     y = np.zeros((rows.n, k), np.uint64)
-    for number, (low, high) in enumerate(spans(rows.n, rows.d)):
+    for number, (low, high, block) in enumerate(rows.blocks()):
         words = coin.derive("projections", number).stream()
         signs = np.empty((k, high - low), np.int8)
         ternary(words.words(k * -(-(high - low) // _SIGNS_PER_WORD)), signs)
-        add_signed(rows.block(low, high), signs, y)
+        add_signed(block, signs, y, rows.map)
     return y
 
 

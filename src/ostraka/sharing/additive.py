@@ -13,8 +13,8 @@ from typing import Protocol
 
 import numpy as np
 
-from ostraka.algebra.ring import Ring, add_products
-from ostraka.crypto.prg import Key
+from ostraka.algebra.ring import Map, Ring, add_products
+from ostraka.crypto.prg import Key, Prg
 
 _BLOCK_WORDS = 1 << 21  # 16 MiB: a block of all rows stays near the cache, and memory small
 
@@ -43,8 +43,14 @@ def largest_block(n: int, d: int) -> int:
     return min(max(_BLOCK_WORDS, n << 10), n * d)
 
 
+Blocks = Iterator[tuple[int, int, Ring]]
+
+
 class Rows(Protocol):
-    """The n vectors (d,) that one party holds, block by block."""
+    """The n vectors (d,) that one party holds, block by block.
+
+    ``map`` is what a kernel spreads its work with: the builtin one, or that of a pool of threads.
+    """
 
     @property
     def n(self) -> int:
@@ -54,36 +60,45 @@ class Rows(Protocol):
     def d(self) -> int:
         """How long a row is."""
 
-    def block(self, low: int, high: int) -> Ring:
-        """Columns low to high of all rows: uint64 (n, high - low), C-contiguous, the caller's."""
+    @property
+    def map(self) -> Map:
+        """How work is spread."""
+
+    def blocks(self) -> Blocks:
+        """(low, high, columns low to high of all rows), in order and up to d.
+
+        The columns are uint64 (n, high - low), C-contiguous and the caller's to change, until the
+        next ones are asked for: their memory is used again.
+        """
 
 
 def products_with(rows: Rows, public: Ring) -> Ring:
     """Products uint64 (n,) of all rows with one public row (d,)."""
     out = np.zeros((rows.n, 1), np.uint64)
-    for low, high in spans(rows.n, rows.d):
-        add_products(rows.block(low, high), public[None, low:high], out)
+    for low, high, block in rows.blocks():
+        add_products(block, public[None, low:high], out, rows.map)
     return out[:, 0]
 
 
 @dataclass(frozen=True)
 class Masks:
-    """Rows that follow from seeds; ``low`` must be even."""
+    """Rows that follow from seeds."""
 
     seeds: Sequence[Key]
     d: int
+    map: Map = map
 
     @property
     def n(self) -> int:
         """See Rows."""
         return len(self.seeds)
 
-    def block(self, low: int, high: int) -> Ring:
+    def blocks(self) -> Blocks:
         """See Rows."""
-        out = np.empty((self.n, high - low), np.uint64)
-        for row, seed in zip(out, self.seeds, strict=True):
-            seed.stream(low).fill(row)
-        return out
+        streams = [seed.stream() for seed in self.seeds]
+        for low, high, block in _places(self.n, self.d):
+            list(self.map(_fill, list(zip(streams, block, strict=True))))
+            yield low, high, block
 
 
 @dataclass(frozen=True)
@@ -92,15 +107,28 @@ class Shares:
 
     rows: Sequence[Ring]
     d: int
+    map: Map = map
 
     @property
     def n(self) -> int:
         """See Rows."""
         return len(self.rows)
 
-    def block(self, low: int, high: int) -> Ring:
+    def blocks(self) -> Blocks:
         """See Rows."""
-        out = np.empty((self.n, high - low), np.uint64)
-        for place, row in zip(out, self.rows, strict=True):
-            place[:] = row[low:high]
-        return out
+        for low, high, block in _places(self.n, self.d):
+            for place, row in zip(block, self.rows, strict=True):
+                place[:] = row[low:high]
+            yield low, high, block
+
+
+def _places(n: int, d: int) -> Blocks:
+    """Every span with a place for its block, in one piece of memory."""
+    memory = np.empty(n * min(d, block_width(n)), np.uint64)
+    for low, high in spans(n, d):
+        yield low, high, memory[: n * (high - low)].reshape(n, high - low)
+
+
+def _fill(work: tuple[Prg, Ring]) -> None:
+    stream, row = work
+    stream.fill(row)

@@ -41,7 +41,7 @@ def test_numbers_that_make_no_sense_are_refused():
 
 @pytest.mark.parametrize(
     ("clip", "sigma", "fits"),
-    [(64.0, 0.0, 20), (64.001, 0.0, 19), (1.0, 0.0, 26), (2.0**26, 0.0, 0), (1.0, 1.0, 15)],
+    [(64.0, 0.0, 20), (64.001, 0.0, 19), (1.0, 0.0, 26), (2.0**26, 0.0, 0), (1.0, 1.0, 16)],
 )
 def test_the_largest_bits_that_fit_are_named_and_fit(clip, sigma, fits):
     d = 10**6
@@ -70,6 +70,7 @@ def test_the_bound_has_room_for_the_noise():
     assert FixedPoint(1, 3, 2.0).unit == 1 / 8
 
 
+@pytest.mark.slow
 @given(
     d=st.integers(1, COORDINATES_MAX),
     clip=st.floats(1e-3, 2.0**26),
@@ -92,10 +93,12 @@ def test_limits_are_exact_and_fit(d, clip, bits):
     assert 8 * scaled <= limit <= 2**29
     assert limit**2 > 64 * fixed.norm_limit or limit == 2**29
     assert limit**2 / fixed.norm_limit >= 63.9
-    assert (fixed.norm_limit.bit_length() < fixed.gram_bits <= 54) and fixed.distance_bits <= 56
+    assert fixed.norm_limit.bit_length() < fixed.gram_bits <= 54
+    assert fixed.distance_bits <= 56
     assert 4 * fixed.norm_limit < 2 ** (fixed.distance_bits - 1)
 
 
+@pytest.mark.slow
 @given(
     data=st.data(),
     d=st.integers(1, 40),
@@ -246,6 +249,7 @@ def test_an_unusable_vector_has_norm_0_in_the_ring_and_is_far_beyond_the_limit()
     assert not fixed.accepts(words)
 
 
+@pytest.mark.slow
 @given(arrays(np.uint64, st.integers(0, 30)))
 def test_the_squared_norm_equals_python_integers(words):
     expected = sum(x * x for x in integers(words))

@@ -1,5 +1,6 @@
 """Every ring function equals Python integers, whatever the sizes, the map and the words."""
 
+import importlib
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,12 @@ from ostraka.crypto.prg import Prg
 
 SIZES = [(1, 1), (1, 0), (2, 1), (3, 31), (4, 33), (5, 1025), (10, 97), (13, 2048), (17, 2500)]
 EXTREMES = [0, 1, 2**31, 2**32 - 1, 2**32, 2**63 - 1, 2**63, 2**63 + 1, 2**64 - 2**31, 2**64 - 1]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _kernels():
+    """Loaded or compiled once, before the first test's time is taken."""
+    importlib.import_module("ostraka.algebra.kernels.ring")
 
 
 def words(n, w, key=0):
@@ -65,7 +72,7 @@ def test_rowwise_products_equal_python_integers(n, w):
 
 
 @pytest.mark.parametrize(("n", "w"), SIZES)
-@pytest.mark.parametrize("count", [1, 5, 100])
+@pytest.mark.parametrize("count", [1, 5, 40])
 def test_projections_equal_python_integers(n, w, count):
     block, drawn, out = words(n, w), signs(count, w), started(n, count)
     ring.add_signed(block, drawn, out)
@@ -92,7 +99,7 @@ def test_no_rows_give_no_sums():
     np.testing.assert_array_equal(out, started(5))
 
 
-@pytest.mark.parametrize("w", [2047, 2049, 20_000])
+@pytest.mark.parametrize("w", [4095, 4097, 20_000])
 def test_a_thread_pool_and_any_cut_into_blocks_give_the_same(w):
     a, b, drawn = words(9, w), words(4, w, key=1), signs(6, w)
     with ThreadPoolExecutor(3) as pool:
@@ -204,8 +211,31 @@ def test_signs_are_a_quarter_a_half_and_a_quarter_alone_and_in_pairs():
         assert ((seen - wanted) ** 2 / wanted).sum() < 26.1
 
 
+@pytest.mark.slow
 def test_importing_the_ring_does_not_load_the_compiler():
     code = (
         "import sys, ostraka.algebra.ring, ostraka.algebra.fixed; sys.exit('numba' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_without_a_folder_for_machine_code_kernels_are_compiled_in_every_process(monkeypatch):
+    kernels = importlib.import_module("ostraka.algebra.kernels")
+    asked = []
+
+    def njit(signature, **options):
+        asked.append(options)
+        if options.get("cache"):
+            raise RuntimeError("cannot cache function 'f': no locator available for file 'f.py'")
+        return lambda function: function
+
+    monkeypatch.setattr(kernels, "njit", njit)
+    assert kernels.kernel("int64")(abs) is abs
+    assert asked == [{"nogil": True, "cache": True}, {"nogil": True}]
+
+    def broken(signature, **options):
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(kernels, "njit", broken)
+    with pytest.raises(RuntimeError, match="something else"):
+        kernels.kernel("int64")(abs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from numba import njit
 
@@ -12,8 +12,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 def inlined(function: Function) -> Function:
     """Compile a piece of a kernel: it becomes part of every kernel that calls it."""
-    piece: Function = njit(nogil=True)(function)
-    return piece
+    piece: Any = njit(nogil=True)(function)
+    return cast(Function, piece)
 
 
 def kernel(*signature: Any) -> Callable[[Function], Function]:
@@ -26,11 +26,11 @@ def kernel(*signature: Any) -> Callable[[Function], Function]:
 
     def compiled(function: Function) -> Function:
         try:
-            entry: Function = njit(signature, nogil=True, cache=True)(function)
+            entry: Any = njit(signature, nogil=True, cache=True)(function)
         except RuntimeError as error:
             if "cannot cache" not in str(error):
                 raise
             entry = njit(signature, nogil=True)(function)
-        return entry
+        return cast(Function, entry)
 
     return compiled

@@ -11,7 +11,7 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
-from numba.np.arrayobj import make_array
+from numba.np import arrayobj
 
 LANES = 8
 """Rows of a block whose signed sums stand side by side."""
@@ -22,6 +22,7 @@ ENTRIES = 27
 TABLES = 8
 """Tables that are read together: TABLES * ENTRIES * LANES words, 14 KiB."""
 
+_array_of: Any = arrayobj.make_array
 _WORD = ir.IntType(64)
 _WORDS = ir.VectorType(_WORD, LANES)
 
@@ -32,7 +33,7 @@ def _row(builder: Any, array: Any, at: Any) -> Any:
 
 
 def _emit_fill(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-    tables, turned = (make_array(signature.args[at])(context, builder, args[at]) for at in (0, 2))
+    tables, turned = (_array_of(signature.args[at])(context, builder, args[at]) for at in (0, 2))
     x, y, z = (
         builder.load(_row(builder, turned, builder.add(args[3], _WORD(column))), align=8)
         for column in range(GROUP)
@@ -55,7 +56,7 @@ def _fill_table(typing: Any, tables: Any, first: Any, turned: Any, column: Any) 
 
 def _emit_add(context: Any, builder: Any, signature: Any, args: Any) -> Any:
     sums, tables, index = (
-        make_array(signature.args[at])(context, builder, args[at]) for at in (0, 2, 3)
+        _array_of(signature.args[at])(context, builder, args[at]) for at in (0, 2, 3)
     )
     vector, group = args[1], args[4]
     target = _row(builder, sums, vector)

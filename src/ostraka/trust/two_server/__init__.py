@@ -17,6 +17,7 @@ from ostraka.trust.two_server.plan import (
     Prepared,
     State0,
     State1,
+    gram_rule,
     image_of,
 )
 from ostraka.trust.two_server.server_0 import server_0
@@ -32,6 +33,7 @@ __all__ = [
     "State1",
     "dealer",
     "expects",
+    "gram_rule",
     "image_of",
     "meetings",
     "server_0",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ostraka.algebra.ring import Map
 from ostraka.crypto.prg import Key
 from ostraka.net import Net
 from ostraka.protocols import turns
@@ -14,21 +15,22 @@ from ostraka.trust.two_server.plan import Plan
 from ostraka.trust.two_server.server_1 import gram_mask
 
 
-async def dealer(net: Net, plan: Plan, boot: int, *, own: Key) -> None:
+async def dealer(net: Net, plan: Plan, boot: int, *, own: Key, map: Map = map) -> None:
     """The dealer's whole life. It keeps nothing; ``boot`` must rise with every process.
 
-    ``own`` is secret and fresh in every process. Raises Timeout when a server is gone.
+    ``own`` is secret and fresh in every process. Raises Timeout when a server is gone. ``map``
+    spreads the arithmetic.
     """
     turns.say_boot(net, plan.server_0, boot)
     turn, opening = await turns.next_turn(net, plan.server_0, turns.BEFORE_ALL)
     while not opening.final:
         ended, value = await net.race(
-            _attempt(net, plan, turn, boot, own), turns.next_turn(net, plan.server_0, turn)
+            _attempt(net, plan, turn, boot, own, map), turns.next_turn(net, plan.server_0, turn)
         )
         turn, opening = value if ended else await turns.next_turn(net, plan.server_0, turn)
 
 
-async def _attempt(net: Net, plan: Plan, turn: turns.Turn, boot: int, own: Key) -> None:
+async def _attempt(net: Net, plan: Plan, turn: turns.Turn, boot: int, own: Key, map: Map) -> None:
     """One attempt: a key with each server, the seeds, who takes part, then everything dealt."""
     net = turns.at(net, turn)
     fresh = own.derive("turn", *turn)
@@ -55,12 +57,13 @@ async def _attempt(net: Net, plan: Plan, turn: turns.Turn, boot: int, own: Key) 
     ):
         name = f"{use} triples"
         deal(run.sub(use), plan.server_1, key_0.derive(name), key_1.derive(name), count)
-    masks = Masks([context.mask(w, held.parts[w].seed) for w in roster.active], plan.fixed.d)
+    seeds = [context.mask(w, held.parts[w].seed) for w in roster.active]
+    masks = Masks(seeds, plan.fixed.d, map)
     gram_dealer(
         run.sub("gram"),
         plan.server_1,
         masks,
-        gram_mask(key_1, roster.active, plan.fixed.d),
+        gram_mask(key_1, roster.active, plan.fixed.d, map),
         key_0.derive("gram blinding"),
         plan.image.full,
     )

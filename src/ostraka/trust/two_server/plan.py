@@ -113,16 +113,21 @@ class Plan:
 
 def image_of(rule: Rule, pre: tuple[PreAggregation, ...] = ()) -> Image:
     """The least that a chain reads. ValueError for a rule that works coordinate by coordinate."""
+    seen = measured(needs(gram_rule(rule), pre), rule.uses_reference)
+    return Image(
+        distances=seen.pairs, norms=ORIGIN in seen.publics, products=REFERENCE in seen.publics
+    )
+
+
+def gram_rule(rule: Rule) -> GramRule:
+    """The rule, if this trust model can run it. ValueError with the reason where it cannot."""
     if not isinstance(rule, GramRule):
         raise ValueError(
             f"{rule.name} works on each coordinate by itself, and two_server runs only rules that "
             "commute with rotations, since nobody there sees a coordinate: use it under trusted "
             "or replicated, or choose one of the rules that two_server runs"
         )
-    seen = measured(needs(rule, pre), rule.uses_reference)
-    return Image(
-        distances=seen.pairs, norms=ORIGIN in seen.publics, products=REFERENCE in seen.publics
-    )
+    return rule
 
 
 @dataclass(frozen=True)

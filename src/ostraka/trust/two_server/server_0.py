@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from ostraka.algebra.ring import Ring
+from ostraka.algebra.ring import Map, Ring
 from ostraka.crypto.prg import Key
 from ostraka.net import Abort, Net, Trace
 from ostraka.protocols import turns
@@ -38,14 +38,16 @@ async def server_0(
     own: Key,
     commit: Callable[[State0], None],
     trace: Trace,
+    map: Map = map,
 ) -> State0:
     """Server 0's whole life: rounds until the last, then the model to everybody.
 
     ``own`` is secret and fresh in every process. ``commit`` makes a state durable before it
-    returns; a restart goes on from the last one. Raises Timeout when a round brings nothing or an
-    operator is gone, Abort when a round's bound fails; the state is kept.
+    returns; a restart goes on from the last one. ``map`` spreads the arithmetic. Raises Timeout when
+    a round brings nothing or an operator is gone, Abort when a round's bound fails; the state is
+    kept.
     """
-    server = _Server(net, plan, state, own, commit, trace)
+    server = _Server(net, plan, state, own, commit, trace, map)
     if state.attempt == 0 and state.round == 0:  # else the others may have begun long ago
         server.boots = {
             name: await turns.await_boot(net, name, turns.BEFORE_ALL) for name in server.others
@@ -71,6 +73,7 @@ class _Server:
     own: Key
     commit: Callable[[State0], None]
     trace: Trace
+    map: Map
 
     def __post_init__(self) -> None:
         self.others = (self.plan.server_1, self.plan.dealer)
@@ -153,7 +156,7 @@ class _Server:
         standing.require()
 
         seeds = [context.mask(name, held.parts[name].seed) for name in roster.active]
-        masks = Masks(seeds, plan.fixed.d)
+        masks = Masks(seeds, plan.fixed.d, self.map)
         triples = triples_0(key.derive("wrap triples"), wrap_triples(masks.n, plan.projections))
         passed = await within_reach(
             net.sub("wrap"),

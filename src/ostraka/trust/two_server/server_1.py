@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ostraka.algebra.ring import Ring
+from ostraka.algebra.ring import Map, Ring
 from ostraka.crypto.prg import Key
 from ostraka.net import Abort, Net, Trace
 from ostraka.protocols import turns
@@ -15,7 +15,7 @@ from ostraka.protocols.compare import triples_1, triples_needed
 from ostraka.protocols.gram_sharing import gram_1
 from ostraka.protocols.linear_image import open_image
 from ostraka.protocols.norm_check import no_longer
-from ostraka.protocols.opening import Weights, Words, commit_1, take_aggregate_1
+from ostraka.protocols.opening import Words, commit_1, take_aggregate_1
 from ostraka.protocols.public_model import model_hash, show_digest
 from ostraka.protocols.upload import Collected, SharePart, agree_1, collect_shares
 from ostraka.protocols.wrap_check import within_reach, wrap_triples
@@ -41,14 +41,15 @@ async def server_1(
     own: Key,
     commit: Callable[[State1], None],
     trace: Trace,
+    map: Map = map,
 ) -> State1:
     """Server 1's whole life: follow server 0 through attempts and rounds to the final model.
 
     ``own`` is secret and fresh in every process. ``commit`` makes a state durable before it
     returns. Raises Timeout when an operator is gone, Abort when a round's bound fails or server 0
-    holds another model.
+    holds another model. ``map`` spreads the arithmetic.
     """
-    server = _Server(net, plan, state, own, commit, trace)
+    server = _Server(net, plan, state, own, commit, trace, map)
     server.keep(replace(state, boot=state.boot + 1))
     turns.say_boot(net, plan.server_0, server.state.boot)
     turn, opening = await turns.next_turn(net, plan.server_0, turns.BEFORE_ALL)
@@ -71,6 +72,7 @@ class _Server:
     own: Key
     commit: Callable[[State1], None]
     trace: Trace
+    map: Map
 
     def keep(self, state: State1) -> None:
         """Store a state, then go on from it."""
@@ -80,18 +82,17 @@ class _Server:
     async def attempt(self, turn: turns.Turn, opening: turns.Open) -> bool:
         """One attempt as server 0 has opened it; True when all rounds are over."""
         net, plan = turns.at(self.net, turn), self.plan
-        status, attempt = self.standing_at(turn[0])
+        status, record = self.standing_at(turn[0])
+        attempt = 0 if record is None else record.attempt
         fresh = self.own.derive("turn", *turn)
         nonce = turns.nonce_of(fresh)
         net.send(plan.server_0, turns.Ready(status, attempt, self.state.boot, nonce))
-        if status == turns.COMMITTED:
-            assert self.state.committed is not None, "its status says so"
-            net.sub(turns.FINISH).send(plan.server_0, Words(self.state.committed.words))
-            await self.finish(net.sub(turns.FINISH), self.state.committed)
+        if record is not None and status == turns.COMMITTED:
+            net.sub(turns.FINISH).send(plan.server_0, Words(record.words))
+            await self.finish(net.sub(turns.FINISH), record)
             return False
-        if status == turns.BEHIND:
-            assert self.state.committed is not None, "its status says so"
-            await self.finish(net.sub(turns.CATCH_UP), self.state.committed)
+        if record is not None:
+            await self.finish(net.sub(turns.CATCH_UP), record)
 
         model = model_hash(self.state.model)
         if model != opening.model or opening.final != (turn[0] >= plan.rounds):
@@ -109,23 +110,23 @@ class _Server:
         show_digest(net, plan.workers, model, final=False)
         key = await turns.pair_key(run, plan.dealer, fresh, timeout_s=plan.patience_s)
         held = await collect_shares(
-            net, plan.context(turn), plan.fixed.d, timeout_s=plan.deadline_s
+            net, plan.context(turn), plan.fixed.d, self.map, timeout_s=plan.deadline_s
         )
         standing, shares = await self.check(run, turn, held, key)
         gram = await self.gram(run, standing, shares, key)
         await self.aggregate(run, turn, standing, shares, gram)
         return False
 
-    def standing_at(self, round: int) -> tuple[int, int]:
+    def standing_at(self, round: int) -> tuple[int, Committed | None]:
         """What server 0 must know: whether a round is committed, or its outcome is lacking."""
         state, committed = self.state, self.state.committed
         held = None if committed is None else committed.round
         if committed is not None and held == state.round == round:
-            return turns.COMMITTED, committed.attempt
+            return turns.COMMITTED, committed
         if committed is not None and held == state.round == round - 1:
-            return turns.BEHIND, committed.attempt
+            return turns.BEHIND, committed
         if state.round == round:
-            return turns.FRESH, 0
+            return turns.FRESH, None
         raise Abort(
             f"{self.plan.server_0} opens round {round}, but round {state.round} is next here: one "
             "of the two states is an old copy; restore the newest one"
@@ -148,7 +149,7 @@ class _Server:
         standing = Standing(plan, turn[0], roster)
         standing.require()
 
-        shares = Shares([held.parts[name].share for name in roster.active], plan.fixed.d)
+        shares = Shares([held.parts[name].share for name in roster.active], plan.fixed.d, self.map)
         triples = await triples_1(
             net.sub("wrap"),
             plan.dealer,
@@ -179,7 +180,7 @@ class _Server:
             plan.server_0,
             plan.dealer,
             shares,
-            gram_mask(key, standing.roster.active, plan.fixed.d),
+            gram_mask(key, standing.roster.active, plan.fixed.d, self.map),
             plan.image.full,
             timeout_s=plan.patience_s,
         )
@@ -223,23 +224,21 @@ class _Server:
 
         bits = dither_bits(plan, weights.count)
         dither = None if bits is None else (self.own.derive("dither", *turn), bits)
-        await commit_1(
+
+        def record(words: Ring) -> Committed:
+            return Committed(*turn, standing.names, weights.values, weights.count, words)
+
+        words = await commit_1(
             net,
             plan.server_0,
             shares,
             survivors,
             weights,
             dither,
-            lambda words: self.store(turn, standing, weights, words),
+            lambda words: self.keep(replace(self.state, committed=record(words))),
             timeout_s=plan.patience_s,
         )
-        assert self.state.committed is not None, "it was stored a moment ago"
-        await self.finish(net, self.state.committed)
-
-    def store(self, turn: turns.Turn, standing: Standing, weights: Weights, words: Ring) -> None:
-        """The commit point of a round."""
-        record = Committed(turn[0], turn[1], standing.names, weights.values, weights.count, words)
-        self.keep(replace(self.state, committed=record))
+        await self.finish(net, record(words))
 
     async def finish(self, net: Net, record: Committed) -> None:
         """Take the aggregate from server 0 and the step, as server 0 does."""
@@ -250,6 +249,6 @@ class _Server:
         self.keep(State1(state.boot, state.round + 1, np.asarray(model), aggregate, record))
 
 
-def gram_mask(key: Key, workers: tuple[str, ...], d: int) -> Masks:
+def gram_mask(key: Key, workers: tuple[str, ...], d: int, map: Map) -> Masks:
     """B of the shared Gram matrix: a stream for each active worker, from the dealer's key."""
-    return Masks([key.derive("gram mask", name.encode()) for name in workers], d)
+    return Masks([key.derive("gram mask", name.encode()) for name in workers], d, map)
