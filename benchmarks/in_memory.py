@@ -102,10 +102,7 @@ class Stopwatch:
             while True:
                 with self._inside(at):
                     try:
-                        if failure is None:
-                            request = inner.send(answer)
-                        else:
-                            request = inner.throw(failure)
+                        request = inner.throw(failure) if failure else inner.send(answer)
                     except StopIteration as end:
                         return end.value
                 answer = failure = None

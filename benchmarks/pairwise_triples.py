@@ -20,8 +20,8 @@ from statistics import median
 from typing import Annotated, Any
 
 import numpy as np
-from in_memory import Clock, LinkCounter, key, simulate
 
+from in_memory import Clock, LinkCounter, key, simulate
 from ostraka.algebra.ring import Ring, add_dots
 from ostraka.crypto.prg import Key, Prg
 from ostraka.net import Net

@@ -23,18 +23,19 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from statistics import median
+from types import FunctionType, ModuleType
 from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
 
 import in_memory
 import mpyc_gram
-import numpy as np
+import ostraka
 import pairwise_triples
 from in_memory import CLOCKS, Clock, LinkCounter, Stopwatch, best_of, key, peak_gb, simulate
-from threadpoolctl import threadpool_limits
-
-import ostraka
 from ostraka.algebra.fixed import FixedPoint
-from ostraka.algebra.ring import add_gram, add_products
+from ostraka.algebra.ring import add_products
 from ostraka.crypto import prg
 from ostraka.crypto.sign import signer_from
 from ostraka.crypto.transcript import digest
@@ -48,15 +49,10 @@ from ostraka.protocols import (
     wrap_check,
 )
 from ostraka.rules import MultiKrum
-from ostraka.sharing import additive
 from ostraka.trust import two_server
 from ostraka.wire import Message
 
-# The package offers a function under each module's name.
-DEALER, SERVER_0, SERVER_1, WORKER = (
-    import_module(f"ostraka.trust.two_server.{name}")
-    for name in ("dealer", "server_0", "server_1", "worker")
-)
+WORKER = import_module("ostraka.trust.two_server.worker")  # the package has a function of this name
 
 CELLS = [(n, d) for d in (10**5, 10**6) for n in (10, 50, 100)]
 QUICK = [(10, 10**5)]
@@ -68,6 +64,24 @@ HEADER_MOST = 33
 """Bytes of dtype, shape and padding of a matrix in a message."""
 SMALL_MOST = 64
 """Bytes of a link's small messages, for each worker and each kind."""
+PHASE_OF = {
+    "protocols.public_model": "model out",
+    "protocols.upload": "hash and verify",
+    "protocols.wrap_check": "wraparound check",
+    "protocols.norm_check": "comparison",
+    "protocols.compare": "comparison",
+    "protocols.linear_image": "rule",
+    "trust.two_server.decide": "rule",
+    "protocols.opening": "opening and step",
+    "trust.public_step": "opening and step",
+}
+PHASE_OF_PARTY = {
+    "server_0": {"protocols.gram_sharing": "Gram, server 0"},
+    "server_1": {"protocols.gram_sharing": "Gram, server 1"},
+    "dealer": {"protocols.gram_sharing": "Gram, dealer"},
+    "worker": {"protocols.upload": "encode and upload"},
+}
+PARTIES = tuple(PHASE_OF_PARTY)
 PHASES = (
     "model out",
     "encode and upload",
@@ -173,57 +187,34 @@ class Federation:
 
 
 def timers(clock: Clock) -> Stopwatch:
-    """The phases of a round and, within them, the kinds of work."""
+    """The phases of a round, by the module that a called function stands in, and kinds of work."""
     watch = Stopwatch(clock)
     watch.phase(UNCOUNTED, (Federation, "update"))
-    watch.phase(
-        "model out",
-        *((module, "model_hash") for module in (SERVER_0, SERVER_1, WORKER)),
-        (SERVER_0, "show_model"),
-        (SERVER_1, "show_digest"),
-        (WORKER, "next_shown"),
-    )
+    for party in PARTIES:
+        module = import_module(f"ostraka.trust.two_server.{party}")
+        for place, phase in {**PHASE_OF, **PHASE_OF_PARTY.get(party, {})}.items():
+            watch.phase(phase, *functions(module, f"ostraka.{place}"))
     watch.phase("encode and upload", (WORKER, "encoded"), (WORKER, "_upload"))
-    watch.phase(
-        "hash and verify",
-        *((module, "collect_seeds") for module in (SERVER_0, DEALER)),
-        (SERVER_1, "collect_shares"),
-        *((module, "agree") for module in (SERVER_0, DEALER)),
-        (SERVER_1, "agree_1"),
-    )
-    watch.phase("wraparound check", (SERVER_0, "within_reach"), (SERVER_1, "within_reach"))
-    watch.phase(
-        "comparison",
-        *((module, "non_negative") for module in (wrap_check, norm_check)),
-        (SERVER_0, "triples_0"),
-        (SERVER_1, "triples_1"),
-        (DEALER, "deal"),
-    )
-    watch.phase("Gram, server 0", (SERVER_0, "gram_0"))
-    watch.phase("Gram, server 1", (SERVER_1, "gram_1"))
-    watch.phase("Gram, dealer", (DEALER, "gram_dealer"))
-    watch.phase("rule", (SERVER_1, "open_image"), (SERVER_1, "geometry_of"), (SERVER_1, "decide"))
-    watch.phase(
-        "opening and step",
-        *((SERVER_0, name) for name in ("prepare_0", "open_sum_0", "settled", "send_aggregate_0")),
-        (SERVER_1, "commit_1"),
-        (SERVER_1, "take_aggregate_1"),
-        *((module, "step") for module in (SERVER_0, SERVER_1)),
-    )
-    kinds(watch)
+    for module in (wrap_check, norm_check):
+        watch.phase("comparison", *functions(module, "ostraka.protocols.compare"))
+
+    watch.kind("stream", (prg.Prg, "fill"), (prg.Prg, "words"))
+    watch.kind("ring products", *functions(gram_sharing, "ostraka.algebra.ring"))
+    watch.kind("projections", *functions(wrap_check, "ostraka.algebra.ring"))
+    watch.kind("weighted sum", *functions(opening, "ostraka.algebra.ring"))
+    for module in (upload, public_model):
+        watch.kind("hash", *functions(module, "ostraka.crypto.transcript"))
+    watch.kind("encode message", (Message, "encode"))
     return watch
 
 
-def kinds(watch: Stopwatch) -> None:
-    """What a processor does, whatever the step."""
-    watch.kind("stream", (prg.Prg, "fill"), (prg.Prg, "words"))
-    watch.kind("ring products", (gram_sharing, "add_gram"), (gram_sharing, "add_products"))
-    watch.kind("projections", (wrap_check, "add_signed"), (wrap_check, "ternary"))
-    watch.kind("weighted sum", (opening, "add_weighted"))
-    watch.kind("hash", (upload, "digest"), (public_model, "digest"))
-    watch.kind("encode message", (Message, "encode"))
-    watch.kind("copy block", (additive.Shares, "block"))
-    watch.kind("and gates", (compare._Gates, "conjunction"))
+def functions(user: ModuleType, source: str) -> list[tuple[ModuleType, str]]:
+    """The functions that one module takes from another."""
+    return [
+        (user, name)
+        for name, value in vars(user).items()
+        if isinstance(value, FunctionType) and value.__module__ == source
+    ]
 
 
 def measure(n: int, d: int, rounds: int, clock: Clock) -> dict[str, Any]:
@@ -242,7 +233,7 @@ def measure(n: int, d: int, rounds: int, clock: Clock) -> dict[str, Any]:
         work = {f"{phase} / {kind}": s for (phase, kind), s in watch.seconds.items()}
         seen.append(
             {
-                "wall_s": clock() - last["since"] - left_out,
+                "round_s": clock() - last["since"] - left_out,
                 "phases": phases,
                 "work": work,
                 "bytes": dict(counter.bytes),
@@ -268,15 +259,15 @@ def measure(n: int, d: int, rounds: int, clock: Clock) -> dict[str, Any]:
 
     federation.check_aggregate(results["server-0"].previous, last["influence"])
     measured = seen[1:]
-    middle = sorted(measured, key=lambda one: one["wall_s"])[len(measured) // 2]
+    middle = sorted(measured, key=lambda one: one["round_s"])[len(measured) // 2]
     phases = {name: round(middle["phases"].get(name, 0.0), 4) for name in PHASES}
     assert set(middle["phases"]) <= set(PHASES)
     return {
         "n": n,
         "d": d,
         "rounds_measured": len(measured),
-        "wall_s": round(middle["wall_s"], 3),
-        "wall_s_all": [round(one["wall_s"], 3) for one in measured],
+        "round_s": round(middle["round_s"], 3),
+        "round_s_all": [round(one["round_s"], 3) for one in measured],
         "phases_s": phases,
         "work_s": {k: round(s, 4) for k, s in sorted(middle["work"].items()) if s >= 5e-4},
         "peak_gb": round(peak, 2),
@@ -343,42 +334,46 @@ def links(
 def beside(
     federation: Federation, phases: Mapping[str, float], work: Mapping[str, float], clock: Clock
 ) -> dict[str, Any]:
-    """The plaintext rule and float32 BLAS on the same rows, one thread, and the ratios."""
-    n, d = federation.n, federation.d
-    rows = np.stack([federation.update(i) for i in range(n)])
-    times = 1 if n * d > 5 * 10**7 else 3
-    with threadpool_limits(limits=1):
-        plain = best_of(times, lambda: ostraka.aggregate(rows, federation.plan.rule), clock)
-        gram = best_of(times, lambda: rows @ rows.T, clock)
-        other = rows + np.float32(0)
-        product = best_of(times, lambda: rows @ other.T, clock)
-        del rows, other
-        width = min(d, 5 * 10**6 // n)
-        words = federation.plan.fixed.encode(federation.common)[None, :width]
-        words = np.repeat(words, n, axis=0)
-        numpy_words = best_of(1, lambda: words @ words.T, clock) * d / width
+    """What the same rows cost elsewhere, on one thread, and the ratios to it."""
     ours = sum(phases[f"Gram, {party}"] for party in ("server 0", "server 1", "dealer"))
     kernels = sum(s for at, s in work.items() if at.endswith("/ ring products"))
+    with threadpool_limits(limits=1):
+        plain = on_floats(federation, clock)
+    blas = GENERAL_PRODUCTS * plain["blas_float32_product_s"]
     return {
         "gram_s": round(ours, 4),
         "ring_products_s": round(kernels, 4),
-        "plaintext_rule_s": round(plain, 4),
-        "blas_float32_product_s": round(product, 4),
-        "blas_float32_symmetric_s": round(gram, 4),
-        "numpy_uint64_product_s": round(numpy_words, 3),
-        "gram_per_blas": round(ours / (GENERAL_PRODUCTS * product), 2),
-        "ring_per_blas": round(kernels / (GENERAL_PRODUCTS * product), 2),
-        "ring_general_s": round(ring_general(federation, width, clock) * d / width, 4),
+        "gram_per_blas": round(ours / blas, 2),
+        "ring_per_blas": round(kernels / blas, 2),
+        **{name: round(seconds, 4) for name, seconds in plain.items()},
+        **{name: round(seconds, 4) for name, seconds in on_words(federation, clock).items()},
     }
 
 
-def ring_general(federation: Federation, width: int, clock: Clock) -> float:
-    """Seconds of our general product on so many columns."""
-    n = federation.n
-    a = key("a").stream().words(n * width).reshape(n, width)
+def on_floats(federation: Federation, clock: Clock) -> dict[str, float]:
+    """Seconds of the plaintext rule and of float32 BLAS: a product of two arrays, and of one."""
+    rows = np.stack([federation.update(i) for i in range(federation.n)])
+    other = rows + np.float32(0)
+    times = 1 if rows.size > 5 * 10**7 else 3
+    return {
+        "plaintext_rule_s": best_of(
+            times, lambda: ostraka.aggregate(rows, federation.plan.rule), clock
+        ),
+        "blas_float32_product_s": best_of(times, lambda: rows @ other.T, clock),
+        "blas_float32_symmetric_s": best_of(times, lambda: rows @ rows.T, clock),
+    }
+
+
+def on_words(federation: Federation, clock: Clock) -> dict[str, float]:
+    """Seconds of one general product of 64-bit words, ours and numpy's, from fewer columns."""
+    n, d = federation.n, federation.d
+    width = min(d, 5 * 10**6 // n)
+    words = key("words").stream().words(n * width).reshape(n, width)
     out = np.zeros((n, n), np.uint64)
-    add_gram(a, out)
-    return best_of(3, lambda: add_products(a, a, out), clock)
+    return {
+        "ring_product_s": best_of(3, lambda: add_products(words, words, out), clock) * d / width,
+        "numpy_uint64_product_s": best_of(1, lambda: words @ words.T, clock) * d / width,
+    }
 
 
 # --- all of it ------------------------------------------------------------------------------
@@ -399,9 +394,9 @@ def run(cells: list[tuple[int, int]], repeat: int, clock: str) -> dict[str, Any]
         rounds = 3 if n * d > 5 * 10**7 else 4
         arguments = ["--clock", clock, "--cell", str(n), str(d), str(rounds)]
         runs = [in_fresh_process(*arguments) for _ in range(repeat)]
-        cell = sorted(runs, key=lambda one: one["wall_s"])[len(runs) // 2]
+        cell = sorted(runs, key=lambda one: one["round_s"])[len(runs) // 2]
         cell["peak_gb"] = max(one["peak_gb"] for one in runs)
-        cell["wall_s_all"] = [s for one in runs for s in one["wall_s_all"]]
+        cell["round_s_all"] = [s for one in runs for s in one["round_s_all"]]
         cell["gram_per_blas"] = median(one["gram_per_blas"] for one in runs)
         cell["ring_per_blas"] = median(one["ring_per_blas"] for one in runs)
         found.append(cell)

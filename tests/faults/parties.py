@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from ostraka.app.cast import OPERATORS
 from ostraka.drivers.checkpoint import Checkpoints
 from ostraka.drivers.identity import create
 from ostraka.drivers.journal import Journal
@@ -22,6 +23,12 @@ from ostraka.drivers.journal import Journal
 ROOT = Path(__file__).parents[2]
 NAME = "tiny"
 SERVER = "server"
+
+
+def free_addresses(count: int) -> list[str]:
+    with contextlib.ExitStack() as stack:
+        found = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [f"127.0.0.1:{listener.getsockname()[1]}" for listener in found]
 
 
 class Nursery:
@@ -99,25 +106,26 @@ class Light:
     give_up_s: float = 60.0
     pause_s: float = 0.004
     more: str = ""
+    trust: str = "trusted"
     pids: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.place.mkdir(parents=True, exist_ok=True)
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            address = f"127.0.0.1:{listener.getsockname()[1]}"
+        addresses = dict(zip(self.operators, free_addresses(len(self.operators)), strict=True))
         parties = []
         for name in self.names:
             self.home(name).mkdir(parents=True)
             own = create(name, self.home(name) / f"{name}.pem")
-            role = "server" if name == SERVER else "worker"
-            where = f'address = "{address}"\n' if name == SERVER else ""
+            role = name if name in addresses else "worker"
+            where = f'address = "{addresses[name]}"\n' if name in addresses else ""
             parties.append(
                 f'[[party]]\nname = "{name}"\nrole = "{role}"\n{where}identity = "{own.text}"\n'
             )
-            site = '[allow]\nmin_workers = 1\n[place]\nstate_dir = "state"\n'
+            allowed = f'[allow]\nmin_workers = 1\ntrust = "{self.trust}"\n'
+            site = f'{allowed}[place]\nstate_dir = "state"\n'
             (self.home(name) / "site.toml").write_text(site)
         self.federation.write_text(
-            f'[federation]\nname = "{NAME}"\nrounds = {self.rounds}\n'
+            f'[federation]\nname = "{NAME}"\nrounds = {self.rounds}\ntrust = "{self.trust}"\n'
             f"[faults]\nbyzantine = {self.f}\n"
             f"[network]\nround_deadline_s = {self.deadline_s}\n"
             f"join_deadline_s = {self.deadline_s}\ngive_up_s = {self.give_up_s}\n"
@@ -129,8 +137,17 @@ class Light:
         return [f"w{number}" for number in range(self.n)]
 
     @property
+    def operators(self) -> tuple[str, ...]:
+        """Called by their roles; the first one leads."""
+        return OPERATORS[self.trust]
+
+    @property
+    def leader(self) -> str:
+        return self.operators[0]
+
+    @property
     def names(self) -> list[str]:
-        return [SERVER, *self.workers]
+        return [*self.operators, *self.workers]
 
     @property
     def federation(self) -> Path:
@@ -178,8 +195,9 @@ class Light:
     def running(self, name: str) -> bool:
         return self.nursery.code(self.pids[name]) is None
 
-    def reach(self, round: int, name: str = SERVER, wait_s: float = 30.0) -> None:
-        """Return when a party's journal knows this round."""
+    def reach(self, round: int, name: str | None = None, wait_s: float = 30.0) -> None:
+        """Return when a party's journal (the leader's) knows this round."""
+        name = name or self.leader
         until = time.monotonic() + wait_s
         while self.newest(name) < round:
             assert time.monotonic() < until, f"{name} never came to round {round}: {self.log(name)}"
@@ -202,15 +220,15 @@ class Light:
         if not path.exists():
             return -1
         with path.open("rb") as file:
-            file.seek(-min(1000, path.stat().st_size), os.SEEK_END)
-            rounds = re.findall(rb'"round":(\d+)[^\n]*\n', file.read())
+            file.seek(-min(2000, path.stat().st_size), os.SEEK_END)
+            rounds = re.findall(rb'"model":[^\n]*?"round":(\d+)[^\n]*\n', file.read())
         return int(rounds[-1]) if rounds else -1
 
     def journal(self, name: str) -> dict[int, str]:
         """Round to model of what a party has acknowledged; no round has two models."""
         found: dict[int, str] = {}
         for record in self.records(name):
-            if "round" in record:
+            if "model" in record:
                 known = found.setdefault(record["round"], record["model"])
                 assert known == record["model"], f"{name} acknowledged two models: {record}"
         return found
@@ -229,8 +247,8 @@ class Light:
         path = self.home(name) / "log"
         return path.read_text() if path.exists() else ""
 
-    def digest(self, name: str = SERVER) -> str:
-        summary = json.loads((self.state(name) / "summary.json").read_text())
+    def digest(self, name: str | None = None) -> str:
+        summary = json.loads((self.state(name or self.leader) / "summary.json").read_text())
         found: str = summary["model_digest"]
         return found
 

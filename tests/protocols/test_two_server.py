@@ -153,9 +153,21 @@ def federations(draw: st.DrawFn) -> World:
 
 
 @pytest.mark.slow
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(federations())
 def test_hostile_rows_give_what_the_twin_gives(world: World) -> None:
+    ends_as_the_twin_says(world)
+
+
+@pytest.mark.soak
+@settings(max_examples=5000)
+@given(federations())
+def test_hostile_rows_give_what_the_twin_gives_again_and_again(world: World) -> None:
+    ends_as_the_twin_says(world)
+
+
+def ends_as_the_twin_says(world: World) -> None:
+    """Right to the bit, or ended by the guard, where the twin's guard ends it too."""
     world.run()
     story = twin_or_refusal(world)
     if isinstance(story, TooFewContributors):

@@ -13,7 +13,7 @@ from ostraka.algebra.fixed import FixedPoint, squared_norm
 from ostraka.algebra.ring import Ring
 from ostraka.crypto.prg import Key
 from ostraka.crypto.transcript import digest
-from ostraka.drivers.sim import Simulation
+from ostraka.drivers.sim import Delivery, Simulation
 from ostraka.net import Abort, Net
 from ostraka.party import Frame
 from ostraka.protocols import compare
@@ -36,6 +36,7 @@ from tests.protocols.two_server_world import (
     Vector,
     World,
     fixed_point,
+    in_both_servers,
     make_plan,
     random_updates,
 )
@@ -63,9 +64,7 @@ class Watcher:
     def __init__(self) -> None:
         self.sent: list[Sent] = []
 
-    def on_send(self, now: float, sender: str, to: str, frame: Frame) -> list[Any]:
-        from ostraka.drivers.sim import Delivery
-
+    def on_send(self, now: float, sender: str, to: str, frame: Frame) -> list[Delivery]:
         self.sent.append(Sent(now, sender, to, frame))
         return [Delivery(sender, to, frame)]
 
@@ -370,7 +369,7 @@ def spike(power: int) -> Callable[[Ring], Ring]:
 
     def bend(words: Ring) -> Ring:
         out = words.copy()
-        out[0] += np.uint64(1 << power)
+        out[:1] += np.uint64(1 << power)
         return out
 
     return bend
@@ -474,8 +473,7 @@ def test_without_the_wraparound_check_nobody_notices_who_it_was(
     shape: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Norms and distances are blind: only the range of the opened sum is off, and names nobody."""
-    for module in ("server_0", "server_1"):
-        monkeypatch.setattr(f"ostraka.trust.two_server.{module}.within_reach", everybody)
+    in_both_servers(monkeypatch, "within_reach", everybody)
     world = overflowing(SHAPES[shape], MultiKrum(2))
     error = world.run().error
     assert world.refused() == {}
@@ -504,8 +502,7 @@ def test_without_the_wraparound_check_a_wrapped_vector_is_in_the_model(
     assert not dropped.finish().previous.any()
     assert dropped.refused() == {"w00": "overflow"}
 
-    for module in ("server_0", "server_1"):
-        monkeypatch.setattr(f"ostraka.trust.two_server.{module}.within_reach", everybody)
+    in_both_servers(monkeypatch, "within_reach", everybody)
     taken = world()
     moved = taken.finish().previous
     assert taken.refused() == {}
@@ -570,8 +567,7 @@ def test_without_the_norm_check_a_long_vector_is_in_the_sum(
     async def nobody(*args: Any, **named: Any) -> Bools:
         return np.ones(len(args[3]), bool)
 
-    for module in ("server_0", "server_1"):
-        monkeypatch.setattr(f"ostraka.trust.two_server.{module}.no_longer", nobody)
+    in_both_servers(monkeypatch, "no_longer", nobody)
     plan = make_plan(10, 64, rule, f=2)
     world = World(plan, cheats={"w09": eight_in_one})
     vector = world.finish().previous

@@ -27,10 +27,10 @@ from ostraka.protocols.compare import Correction, Masked, Verdict
 from ostraka.protocols.gram_sharing import BLOCK, CrossTerms, MaskedBlock, Taken
 from ostraka.protocols.linear_image import ImageShare, unpack
 from ostraka.protocols.opening import Prepared, Rounded, Weights, Words, dither_words
-from ostraka.protocols.public_model import ModelDigest, PublicModel, model_hash
+from ostraka.protocols.public_model import STATED, ModelDigest, PublicModel, model_hash
 from ostraka.protocols.upload import ACTIVE, MISSING, Active, Held, Roster, SeedPart, SharePart
 from ostraka.rules.gram import Geometry
-from ostraka.sharing.additive import Masks, spans
+from ostraka.sharing.additive import spans
 from ostraka.trust.public_step import Vector, step
 from ostraka.trust.two_server import Plan
 from ostraka.trust.two_server.decide import (
@@ -52,8 +52,9 @@ class Leak:
     """What may be learnt of one round.
 
     To all operators: ``states`` of the workers. To both servers: the check bits of the active ones,
-    the ``model`` and ``previous`` aggregate before the round and ``opened``, the (rounded) one of it. To server 0: ``weights`` and ``z``, the
-    weighted sum with its dither. To server 1: the ``image``.
+    the ``model`` and the ``previous`` aggregate before the round, and ``opened``, the (rounded)
+    aggregate of it. To server 0: ``weights`` and ``z``, the weighted sum with its dither. To server
+    1: the ``weights`` and the ``image``.
     """
 
     states: npt.NDArray[np.uint8]
@@ -224,8 +225,8 @@ class Simulator:
     async def worker_for_1(self, net: Net) -> None:
         """A share of nothing, under the hash of no seed."""
         for turn in await self.each_turn(net, S0):
-            at = turns.at(net, turn)
-            await at.recv(ModelDigest.form(), S1, timeout_s=WAIT_S)
+            at, stated = turns.at(net, turn), net.sub(STATED[0], turn[0])
+            await stated.recv(ModelDigest.form(), S1, timeout_s=WAIT_S)
             if net.me in self.active(turn):
                 share, salt, seed_hash = self.words(self.plan.fixed.d), self.secret(), self.secret()
                 bound = digest("upload share", salt, share.view(np.uint8).data)
@@ -292,7 +293,8 @@ class Simulator:
         left = (leak.overflow & leak.norm).tolist()
         names = [w for w, stays in zip(self.active(turn), left, strict=True) if stays]
         d = self.plan.fixed.d
-        masks = Masks([context.mask(w, self.seeds[turn, w]) for w in names], d).block(0, d)
+        keys = [context.mask(name, self.seeds[turn, name]) for name in names]
+        masks = np.stack([key.stream().words(d) for key in keys])
         return np.asarray(leak.weights.values.view(np.uint64) @ masks)
 
     # --- towards server 1 ---------------------------------------------------------------------
@@ -396,7 +398,7 @@ class Simulator:
 
 
 def layers(rows: int, tests: int) -> list[int]:
-    """Words of each layer of ANDs of a comparison: the adder, the fold of words, the fold of bits."""
+    """Words of each layer of ANDs of a comparison: adder, fold of words, fold of bits."""
     numbers = rows * tests
     counts = [numbers, *[2 * numbers] * 5, numbers]
     words = -(-tests // 64)

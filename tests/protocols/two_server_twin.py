@@ -7,7 +7,7 @@ are those of `rules`; the dither is made again from the key of the process that 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,16 +48,19 @@ def quantised(fixed: FixedPoint, rows: Sequence[Vector]) -> Exact:
     return x
 
 
-def played(world: World, left_out: Mapping[str, str] | None = None) -> list[Round]:
-    """The rounds of a world in which all but the ``left_out`` take part.
+def played(
+    world: World, left_out: Callable[[int], Mapping[str, str]] = lambda round: {}
+) -> list[Round]:
+    """The rounds of a world in which all but the ``left_out`` of a round take part.
 
-    ``left_out`` maps workers to the reason of a refusal, or to "missing"; in every round alike.
+    It maps a round to workers, each with the reason of its refusal or "missing".
     """
-    plan, out = world.plan, dict(left_out or {})
+    plan = world.plan
     model = world.stored_0[0].model
     previous = world.stored_0[0].previous
     story: list[Round] = []
     for number in range(plan.rounds):
+        out = left_out(number)
         rows = [world.updates(w, number, model) for w in plan.workers if w not in out]
         dither = world.key(S1).derive("dither", number, _attempt(world, number))
         story.append(one_round(plan, number, rows, out, model, previous, dither))

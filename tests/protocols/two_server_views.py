@@ -27,12 +27,11 @@ from ostraka.protocols.opening import Prepared, Rounded, Weights, Words
 from ostraka.protocols.public_model import ModelDigest, PublicModel
 from ostraka.protocols.turns import RUN, Boot, Go, Open, Part, Ready
 from ostraka.protocols.upload import Active, Held, SeedPart, SharePart, Turn
-from ostraka.sharing.additive import Masks
 from ostraka.wire import Message
 from tests.protocols.two_server_world import DEALER, OPERATORS, S0, S1, Sent, World
 
 Z_LIMIT = 6.0
-"""A statistic beyond so many standard deviations is no chance: 2e-9 for one, 1e-6 for all of them."""
+"""Beyond so many standard deviations nothing is chance: 2e-9 for one, about 1e-6 for all."""
 
 MOST_WORDS = 384
 """Of one source in one round."""
@@ -179,7 +178,7 @@ def masks_of(world: World, turn: Turn, frames: Sequence[Sent]) -> Ring:
     parts = [s for s in frames if s.kind == "SeedPart" and s.to == S0]
     seeds = {s.sender: message_of(s).seed for s in parts}
     masks = [context.mask(name, seeds[name]) for name in world.plan.workers if name in seeds]
-    return Masks(masks, d).block(0, d)
+    return np.stack([mask.stream().words(d) for mask in masks])
 
 
 def by_turn(frames: Sequence[Sent]) -> dict[Turn, list[Sent]]:

@@ -6,6 +6,7 @@ can make again whatever a party has drawn.
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 from ostraka.algebra.fixed import FixedPoint
 from ostraka.algebra.ring import Ring
@@ -162,6 +164,13 @@ class Upload:
         self.send(S1, share_part)
 
 
+def in_both_servers(monkeypatch: pytest.MonkeyPatch, name: str, value: object) -> None:
+    """Replace what server 0 and server 1 call by this name."""
+    for module in ("server_0", "server_1"):  # the package holds functions of these names
+        found = importlib.import_module(f"ostraka.trust.two_server.{module}")
+        monkeypatch.setattr(found, name, value)
+
+
 Cheat = Callable[[Upload], None]
 """Sends whatever it likes in place of the honest upload."""
 
@@ -266,6 +275,13 @@ class World:
         """Who was refused for content, with the last reason."""
         return dict(self.told("excluded", "party", "reason"))
 
+    def left_out(self, round: int) -> dict[str, str]:
+        """Who did not count in a round: the reason of a refusal, or "missing"."""
+        told = self.told("missing", "round", "party")
+        out = {name: "missing" for at, name in told if at == round}
+        told = self.told("excluded", "round", "party", "reason")
+        return out | {name: reason for at, name, reason in told if at == round}
+
     def missing(self) -> set[str]:
         """Who was missing in some round."""
         return {name for (name,) in self.told("missing", "party")}
@@ -319,14 +335,14 @@ class World:
 
     async def _cheat(self, net: Net, cheat: Cheat) -> None:
         """Follow the turns as an honest worker would; send what the cheat sends."""
-        plan, own, turn = self.plan, self.fresh_key(net.me), turns.BEFORE_ALL
+        plan, own, shown = self.plan, self.fresh_key(net.me), None
         while True:
-            turn, shown, _ = await next_shown(net, S0, S1, turn, plan.fixed.d)
-            if shown.final:
+            shown = await next_shown(net, S0, S1, shown, plan.fixed.d)
+            if shown.model.final:
                 return
-            words = encoded(plan, self.train(net.me)(turn[0], shown.vector))
-            fresh = own.derive("turn", *turn)
-            at = (turn[0], turn[1])
+            at = (shown.turn[0], shown.turn[1])
+            words = encoded(plan, self.train(net.me)(at[0], shown.model.vector))
+            fresh = own.derive("turn", *at)
             seed_part, share_part = make_parts(
                 plan.context(at), net.me, words, fresh, identity(net.me)[0]
             )

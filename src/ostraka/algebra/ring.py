@@ -1,8 +1,9 @@
 """Arrays of the ring Z_2^64: products of rows, projections on signs, weighted sums, all exact.
 
 A ring array is uint64; a negative number is its two's complement. Every function adds to `out`, so
-that a caller can stream columns in C-contiguous blocks: 2^14 and 2^16 columns are equally fast (see benchmarks/ring_kernels.py). Results are exact mod 2^64, so neither the blocks nor the
-order nor `map` changes a bit of them.
+that a caller can stream columns in C-contiguous blocks: 2^14 and 2^16 columns are equally fast
+(benchmarks/ring_kernels.py). Results are exact mod 2^64, so neither the blocks nor the order nor
+`map` changes a bit of them.
 
 `map` is any function like the builtin one, for example a thread pool's: the work is split into
 ranges of columns and the kernels hold no lock while they run. Kernels are compiled at the first

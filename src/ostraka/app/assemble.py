@@ -163,14 +163,17 @@ def assemble_own(
     secret: Prg | None,
     allowed: str | None = None,
 ) -> Assembly:
-    """What one real party computes with; a worker has one trainer, a server none.
+    """What one real party computes with; a worker has one trainer, an operator none.
+
+    Only workers and the leader read test data.
 
     ``secret`` is what its privacy noise is drawn from; ``allowed`` is the digest of the app file
     that may run ("sha256:..." or "builtin"). Raises UserError like ``assemble``.
     """
     one_thread()
     with _told(config):
-        app, test = _app(config, base, data_dir, allowed)
+        tested = name in (*config.workers, config.cast.leader)
+        app, test = _app(config, base, data_dir, allowed, tested=tested)
         seed = config.federation.seed
         model = initial.build(app, seed)
         trainers = {}
@@ -264,9 +267,14 @@ def _app_digest(config: Config, base: Path) -> str:
 
 
 def _app(
-    config: Config, base: Path, data_dir: Path | None, allowed: str | None = None
+    config: Config,
+    base: Path,
+    data_dir: Path | None,
+    allowed: str | None = None,
+    *,
+    tested: bool = True,
 ) -> tuple[App, Examples | None]:
-    """The app and its public test set, where it has one."""
+    """The app and its public test set, where it has one and models are tested here."""
     if config.training.app == BUILTIN:
         dataset = _dataset(config.data.name, data_dir)
         app = builtin(config.training.model, dataset, _parts(config, dataset))
@@ -274,8 +282,9 @@ def _app(
         app = load_app(
             config.training.app, base, None if allowed is None else allowed.removeprefix("sha256:")
         )
-    test = None if app.test_data is None else as_examples(app.test_data(data_dir))
-    return app, test
+    if app.test_data is None or not tested:
+        return app, None
+    return app, as_examples(app.test_data(data_dir))
 
 
 @lru_cache(maxsize=1)

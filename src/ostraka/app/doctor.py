@@ -21,10 +21,12 @@ from rich.text import Text
 
 from ostraka.app import checks
 from ostraka.app.build import BUILTIN, Recipe, build
+from ostraka.app.cast import RELAY
 from ostraka.app.checks import FAIL, OK, WARN, Check
 from ostraka.app.config import Config, Host, load
 from ostraka.app.errors import Exit, UserError
 from ostraka.app.progress import bound_text
+from ostraka.app.secure import noise_hides
 from ostraka.app.site import LATER, Site, app_digest, clashes, load_site
 from ostraka.app.tables import nearest
 from ostraka.crypto.sign import fingerprint, parse_identity
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
     from ostraka.drivers.identity import Identity
 
 SITE = "site.toml"
-WORKER, RELAY = "worker", "relay"
 SOON = timedelta(days=30)
 STYLES = {OK: "green", WARN: "yellow", FAIL: "bold red"}
 
@@ -237,7 +238,7 @@ def network(patient: Patient, config: Config) -> Iterator[Check]:
         yield checks.bindable("listen", at)
     elif name is not None and not peers:
         text = f"{name} has no address to listen at, and nobody that it could dial has one either"
-        mend = "write address = in the [[party]] table of the server"
+        mend = f"write address = in the [[party]] table of {config.cast.leader}"
         yield Check("listen", FAIL, text, mend, Exit.REFUSED)
     yield from checks.reachable(peers)
 
@@ -256,8 +257,7 @@ def dialled(site: Site, config: Config, name: str | None) -> dict[str, Host]:
     relay = next((peer for peer in order if roles[peer] == RELAY), name)
     found = {}
     for peer in order:
-        apart = roles[peer] == roles[name] == WORKER or RELAY in (roles[peer], roles[name])
-        if peer == name or apart:
+        if frozenset((peer, name)) not in config.cast.meetings:
             continue
         to = relay if addresses[peer] is None else peer
         at = addresses[to]
@@ -292,10 +292,25 @@ def training(patient: Patient, config: Config, federation: Path) -> Iterator[Che
         yield Check("training", FAIL, text, "see [place] data_dir in site.toml", Exit.DATA)
         return
     patient.parameters = tried.parameters
+    yield from _grid(patient, config, tried.parameters)
     yield _seconds(tried, config)
     if tried.epsilon is not None:
         yield _privacy(tried, config)
         yield from _policy(patient, config, federation, tried.epsilon)
+
+
+def _grid(patient: Patient, config: Config, d: int) -> Iterator[Check]:
+    """Trust model two-server: whether updates of this size fit its fixed-point grid."""
+    secure = None if patient.recipe is None else patient.recipe.secure
+    if secure is None:
+        return
+    try:
+        fixed, doubt = secure.fixed(d), noise_hides(config, secure, d)
+    except UserError as refusal:
+        yield _failed("grid", refusal)
+        return
+    text = f"updates of at most {fixed.bound:.6g} on a grid of 2^-{fixed.frac_bits}"
+    yield Check("grid", WARN if doubt else OK, doubt or text)
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,15 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from ostraka.app.build import BUILTIN, build, rule_of, withstood
+from ostraka.app.build import BUILTIN, TWO_SERVER, Recipe, build, rule_of, withstood
 from ostraka.app.config import Config
 from ostraka.app.errors import UserError
+from ostraka.app.estimates import seconds_of, secure_facts, secure_lines, terms_of
 from ostraka.app.progress import bytes_text, epsilon_text
 from ostraka.drivers.trace import Record
 from ostraka.learn.catalogue import dimension, facts
-from ostraka.rules.api import check_chain, needs
-from ostraka.trust import trusted
-
-LINK_BITS_PER_S = 100e6
-FLOPS = 1e10
+from ostraka.rules.api import GramRule, check_chain, needs
+from ostraka.rules.guard import check_start
 
 
 def explanation(config: Config, base: Path) -> Record:
@@ -27,18 +25,19 @@ def explanation(config: Config, base: Path) -> Record:
     ``base`` is the folder of the user's app file, which is loaded to count its parameters.
     """
     refused: str | None = None
-    warnings: tuple[str, ...] = ()
-    try:
-        warnings = build(config).warnings
-    except UserError as refusal:
-        refused = str(refusal)
+    recipe: Recipe | None = None
     d, d_text = _dimension(config, base)
     rule = _rule(config)
-    terms = trusted.terms(config.n, min(config.f, rule.get("largest_f", config.f)), d)
+    try:
+        recipe = build(config)
+        terms = terms_of(config, recipe, d, rule)
+    except UserError as refusal:
+        refused = str(refusal)
+        terms = terms_of(config, None, d, rule)
     promise = terms.promise
     return {
         "federation": config.federation.name,
-        "trust": promise.trust,
+        "trust": config.federation.trust,
         "n": config.n,
         "f": config.f,
         "dropouts": config.faults.dropouts,
@@ -59,9 +58,10 @@ def explanation(config: Config, base: Path) -> Record:
             }
             for role, cost in terms.cost.items()
         },
-        "seconds_per_round": None if d is None else _seconds(config, d),
+        "seconds_per_round": None if d is None else seconds_of(config, terms, d),
         "privacy": _privacy(config, refused is None),
-        "warnings": list(warnings),
+        "secure": None if recipe is None or refused else secure_facts(recipe, config, d),
+        "warnings": [] if recipe is None else list(recipe.warnings),
         "refused": refused,
     }
 
@@ -93,6 +93,9 @@ def _rule(config: Config) -> Record:
     for f in range(config.n):
         try:
             check_chain(rule.with_f(f), [p.with_f(f) for p in pre], config.n, f)
+            if config.federation.trust == TWO_SERVER and isinstance(rule, GramRule):
+                least = config.two_server.min_contributors
+                check_start(rule, config.n, f, config.faults.dropouts, least, pre)
         except ValueError:
             break
         largest = withstood(rule, f)
@@ -102,17 +105,6 @@ def _rule(config: Config) -> Record:
         "parameters": repr(rule),
         "reads": needs(rule, pre).name.lower().replace("_", " "),
         "largest_f": largest,
-    }
-
-
-def _seconds(config: Config, d: int) -> Record:
-    """Rough times: the server's link at 100 Mbit/s, the rule at 10 Gflop/s."""
-    sent = 2 * config.n * 4 * d
-    return {
-        "network": sent * 8 / LINK_BITS_PER_S,
-        "rule": 2.0 * config.n * config.n * d / FLOPS,
-        "assumes": "both directions over one server link of 100 Mbit/s; a rule that compares "
-        "all pairs at 10 Gflop/s; training comes on top",
     }
 
 
@@ -155,6 +147,7 @@ def text(found: Record) -> str:
         "Rule",
         *_rule_lines(rule, found),
         "",
+        *secure_lines(found["secure"]),
         "Cost per round",
         *_cost_lines(found),
     ]
@@ -188,7 +181,7 @@ def _cost_lines(found: Record) -> list[str]:
     for role, cost in found["cost"].items():
         size = cost["bytes_per_round"]
         told = "" if size is None else f" = {bytes_text(size)}"
-        who = role if role == "server" else f"each {role}"
+        who = f"each {role}" if role == "worker" else role
         lines.append(f"  {who} sends {cost['formula']} bytes{told}")
     seconds = found["seconds_per_round"]
     if seconds is not None:

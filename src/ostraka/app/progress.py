@@ -205,7 +205,7 @@ class Together:
         match record:
             case {"event": "round" | "run" | "excluded" | "missing" | "capped" | "interrupted"}:
                 self._progress(record)
-            case {"event": "waiting", "of": others} if others > 1:  # the one that waits for many
+            case {"event": "waiting", "of": others} if others > 3:  # one that waits for many
                 self._progress(record)
             case {"event": "killed", "round": round}:
                 self._progress.say(f"{name} killed after round {round}, started again")

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from ostraka.app.build import BUILTIN
+from ostraka.app.build import TWO_SERVER as SECURE
 from ostraka.app.config import (
     Above0,
     Address,
@@ -52,6 +53,7 @@ class Allow(Section):
     max_epsilon: Above0 | None = None
     min_noise_multiplier: Above0 | None = None
     min_workers: Positive = 3
+    min_contributors: Positive | None = None
     app: Annotated[tuple[Digest, ...], BeforeValidator(_listed)] = ()
     metrics: bool = False
 
@@ -217,6 +219,10 @@ def clashes(
     if config.n < allow.min_workers:
         section, key = ("party", None) if config.party else ("simulation", "parties")
         clash.of("min_workers", section, key, f"{config.n} workers")
+    least = allow.min_contributors
+    if least is not None and config.two_server.min_contributors < least and asked.trust == SECURE:
+        given = config.two_server.min_contributors
+        clash.over("min_contributors", "two_server", "min_contributors", given)
     _app(clash, config, app_digest)
     _privacy(clash, config, epsilon)
     return clash.found

@@ -17,7 +17,7 @@ from ostraka.crypto.prg import Key
 from ostraka.crypto.sign import Sign
 from ostraka.net import Net
 from ostraka.protocols.public_model import next_shown
-from ostraka.protocols.turns import BEFORE_ALL, Turn, at
+from ostraka.protocols.turns import Turn, at
 from ostraka.protocols.upload import Context, SeedPart, SharePart, make_parts
 from ostraka.rules.api import whole_number
 
@@ -69,9 +69,10 @@ async def corrupt_uploader(
     ``holders``: server 0, server 1 and the dealer; ``vector(round, model)`` is the honest one.
     """
     names = dict(zip(("server_0", "server_1", "dealer"), holders, strict=True))
-    turn: tuple[int, ...] = BEFORE_ALL
+    shown = None
     while True:
-        turn, model, _ = await next_shown(net, holders[0], holders[1], turn, d)
+        shown = await next_shown(net, holders[0], holders[1], shown, d)
+        model, turn = shown.model, (shown.turn[0], shown.turn[1])
         if model.final:
             return
         fresh = own.derive("turn", *turn)

@@ -222,8 +222,7 @@ class Connection:
         peer, link = hello.sender, self._hub.link(hello.sender)
         self._open = _Open(peer, link, self._hub.expects(peer))
         self.channel.allow(self._hub.tempo(peer))
-        has = hello.has if hello.knows == self._hub.incarnation else 0
-        link.connected(hello.incarnation, has)
+        link.connected(hello.incarnation, hello.has * (hello.knows == self._hub.incarnation))
         self._settle(True)
         self._hub.welcome(self, peer, hello.held)
         self.channel.wake()

@@ -2,9 +2,11 @@
 
 The seed is the schedule: the same seed replays the same run, event for event. Links behave like
 connections that resume: a lost frame is sent again, a partition holds frames until it heals, and
-only a crash or a cut that never ends loses anything. The adversary sees every frame and may delay
-or drop any, but may alter or forge only what corrupt parties send (links are authenticated); a
-corrupt party may also run any other program. Frames are bytes, encoded once and never shared.
+only a crash or a cut that never ends loses anything. Who restarts is sent again every frame whose
+label still matters to a sender that lives, as sockets do it (drivers/link.py). The adversary sees
+every frame and may delay or drop any, but may alter or forge only what corrupt parties send (links
+are authenticated); a corrupt party may also run any other program. Frames are bytes, encoded once
+and never shared.
 
 A party's own computing takes no virtual time.
 """
@@ -131,12 +133,14 @@ class Simulation:
         self._count = 0
         self._ticks: dict[str, float] = {}
         self._parties: dict[str, Party] = {}
+        self._again = any(crash.restart_s is not None for crash in crashes)
+        self._kept: dict[str, list[tuple[Party, Frame]]] = {name: [] for name in programs}
         for name in programs:  # before any frame: links open when both ends are there
             self._at(0.0, self._starter(name), tie=-1.0)
         for crash in crashes:
             self._at(crash.at_s, self._crasher(crash.party))
             if crash.restart_s is not None:
-                self._at(crash.restart_s, self._starter(crash.party))
+                self._at(crash.restart_s, self._restarter(crash.party))
 
     def run(
         self,
@@ -188,8 +192,23 @@ class Simulation:
             self._ticks.pop(name, None)
             party.start(self.now)
             self._after(party)
+            for sender, frame in self._kept[name]:
+                if self._matters(sender, frame):
+                    self._travel(Delivery(sender.me, name, frame))
 
         return start
+
+    def _restarter(self, name: str) -> Callable[[], None]:
+        def restart() -> None:
+            if self._parties[name].status == "closed":  # who had ended before its crash stays so
+                self._starter(name)()
+
+        return restart
+
+    def _matters(self, sender: Party, frame: Frame) -> bool:
+        """Whether a process that still runs, or has ended well, would send this frame again."""
+        alive = sender.status in ("running", "done") and self._parties[sender.me] is sender
+        return alive and not sender.over(frame.label)
 
     def _crasher(self, name: str) -> Callable[[], None]:
         def crash() -> None:
@@ -222,6 +241,8 @@ class Simulation:
             raise ValueError(f"{sender} sends {frame.kind} to {to}, who is not in this federation")
         self.frames += 1
         self.bytes_sent[sender] += frame.size
+        if self._again:
+            self._keep(self._parties[sender], to, frame)
         if self._adversary is None:
             self._travel(Delivery(sender, to, frame))
             return
@@ -230,6 +251,11 @@ class Simulation:
             if forged and delivery.sender not in self._adversary.corrupt:
                 raise ValueError(f"the adversary cannot speak for {delivery.sender}")
             self._travel(delivery)
+
+    def _keep(self, sender: Party, to: str, frame: Frame) -> None:
+        """Remember a frame for a receiver that may restart, and forget those that are over."""
+        kept = self._kept[to] = [k for k in self._kept[to] if self._matters(*k)]
+        kept.append((sender, frame))
 
     def _travel(self, delivery: Delivery) -> None:
         links, chance = self._links, self._random.random

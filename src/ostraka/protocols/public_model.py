@@ -16,8 +16,10 @@ import numpy as np
 
 from ostraka.crypto.transcript import digest
 from ostraka.net import Net
-from ostraka.protocols.turns import BEFORE_ALL, PATH, Turn
+from ostraka.protocols.turns import BEFORE_ALL, PATH
 from ostraka.wire import Array, Bool, Exactly, Message, Tensor
+
+STATED = ("stated",)
 
 
 @dataclass(frozen=True)
@@ -30,18 +32,19 @@ class PublicModel(Message):
 
 @dataclass(frozen=True)
 class ModelDigest(Message):
-    """Server 1 to worker: the digest of the model that it has computed itself."""
+    """Server 1 to worker: the digest of the round's model, which it has computed itself."""
 
     final: Bool
     digest: Annotated[bytes, Exactly(32)]
 
 
 class Shown(NamedTuple):
-    """What both servers said of one turn; ``agreed``: they said the same."""
+    """What both servers said; ``agreed``: they said the same. ``stated``: server 1's last word."""
 
-    turn: Turn
+    turn: tuple[int, ...]
     model: PublicModel
     agreed: bool
+    stated: tuple[tuple[int, ...], ModelDigest]
 
 
 def model_hash(vector: np.ndarray) -> bytes:
@@ -55,24 +58,27 @@ def show_model(net: Net, workers: Sequence[str], vector: np.ndarray, *, final: b
     net.broadcast(workers, PublicModel(final, vector))
 
 
-def show_digest(net: Net, workers: Sequence[str], model: bytes, *, final: bool) -> None:
-    """Server 1's side."""
-    net.broadcast(workers, ModelDigest(final, model))
+def show_digest(net: Net, workers: Sequence[str], round: int, model: bytes, *, final: bool) -> None:
+    """Server 1's side, in a label of the round alone: all its attempts are on one model.
+
+    So its word outlasts it: of a run that is over, server 0 can show the model once more.
+    """
+    net.sub(STATED[0], round).broadcast(workers, ModelDigest(final, model))
 
 
-async def next_shown(
-    net: Net, server_0: str, server_1: str, after: tuple[int, ...], d: int
-) -> Shown:
-    """The worker's side: the newest turn above ``after`` of which both servers have spoken."""
-    model_at = digest_at = BEFORE_ALL
-    while model_at == BEFORE_ALL or model_at != digest_at:
-        if model_at <= digest_at:
-            model_at, model = await net.newest(
-                PublicModel.form(d=d), server_0, PATH, after=max(after, model_at)
-            )
+async def next_shown(net: Net, server_0: str, server_1: str, before: Shown | None, d: int) -> Shown:
+    """The worker's side: the newest turn after ``before`` of which both servers have spoken."""
+    turn: tuple[int, ...] = BEFORE_ALL if before is None else before.turn
+    stated_at: tuple[int, ...] = BEFORE_ALL
+    if before is not None:
+        stated_at, stated = before.stated
+    model = None
+    while model is None or turn[:1] != stated_at:
+        if model is None or turn[:1] < stated_at:
+            turn, model = await net.newest(PublicModel.form(d=d), server_0, PATH, after=turn)
         else:
-            digest_at, stated = await net.newest(
-                ModelDigest.form(), server_1, PATH, after=max(after, digest_at)
+            stated_at, stated = await net.newest(
+                ModelDigest.form(), server_1, STATED, after=stated_at
             )
     agreed = stated.digest == model_hash(model.vector) and stated.final == model.final
-    return Shown((model_at[0], model_at[1]), model, agreed)
+    return Shown(turn, model, agreed, (stated_at, stated))

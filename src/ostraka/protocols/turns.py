@@ -21,12 +21,13 @@ from typing import Annotated
 
 from ostraka.crypto.prg import Key
 from ostraka.crypto.transcript import digest
-from ostraka.net import Net
+from ostraka.net import Net, Path
 from ostraka.protocols.exchange import swap
 from ostraka.wire import U8, Bool, Exactly, Index, Message
 
 PATH = ("round", "attempt")
-BOOT = ("boot",)
+OF_SERVER_1, OF_DEALER = ("boot-server",), ("boot-dealer",)
+"""Where each follower says that its process has begun: a path of its own, for numbers rise there."""
 RUN = "run"
 CATCH_UP, FINISH = "catch-up", "finish"
 """Where an aggregate travels that server 1 lacks, and where a committed round is finished."""
@@ -89,20 +90,25 @@ def at(net: Net, turn: Turn) -> Net:
     return net.sub(PATH[0], turn[0]).sub(PATH[1], turn[1])
 
 
-def say_boot(net: Net, server_0: str, boot: int) -> None:
+def say_boot(net: Net, server_0: str, path: Path, boot: int) -> None:
     """Tell server 0 that this process has begun; ``boot`` counts them and only rises."""
-    net.sub(BOOT[0], boot).send(server_0, Boot(True))
+    net.sub(path[0], boot).send(server_0, Boot(True))
 
 
-async def await_boot(net: Net, party: str, after: tuple[int, ...]) -> tuple[int, ...]:
+async def await_boot(
+    net: Net, party: str, path: Path, after: tuple[int, ...], *, timeout_s: float | None = None
+) -> tuple[int, ...]:
     """Server 0: wait until a later process of this party begins; gives its number."""
-    number, _ = await net.newest(Boot.form(), party, BOOT, after=after)
+    number, _ = await net.newest(Boot.form(), party, path, after=after, timeout_s=timeout_s)
     return number
 
 
-async def next_turn(net: Net, server_0: str, after: tuple[int, ...]) -> tuple[Turn, Open]:
+async def next_turn(
+    net: Net, server_0: str, after: tuple[int, ...], *, timeout_s: float | None = None
+) -> tuple[Turn, Open]:
     """Server 1 and dealer: the newest attempt that server 0 has opened."""
-    turn, message = await net.newest(Open.form(), server_0, PATH, after=after)
+    form = Open.form()
+    turn, message = await net.newest(form, server_0, PATH, after=after, timeout_s=timeout_s)
     return (turn[0], turn[1]), message
 
 

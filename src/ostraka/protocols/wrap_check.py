@@ -4,10 +4,10 @@ Source: in the manner of PINE (Rothblum, Omri, Chen and Talwar 2024, section 4),
 comparisons in place of proofs. Parties: two servers and a dealer, any one curious; workers send
 anything. Guarantee: after the uploads are fixed the servers toss a coin for K vectors r_k with
 entries -1, 0, 1 of probabilities 1/4, 1/2, 1/4, and test |<x, r_k>| <= T, T about
-8 bound 2^frac_bits and at most 2^29 (algebra.fixed). An honest x fails one test with probability at most 2 exp(-64). An x whose norm wraps
-passes one with probability at most 1/2, so all K with 2^-K: docs/trust/two-server.md has the proof.
-Revealed: one bit per worker. It kills the attack of 2^63 on a coordinate, which leaves every
-distance as it was, and that of 2^32, whose square is 0.
+8 bound 2^frac_bits and at most 2^29 (algebra.fixed). An honest x fails one test with probability at
+most 2 exp(-64). An x whose norm wraps passes one with probability at most 1/2, so all K with 2^-K:
+docs/trust/two-server.md has the proof. Revealed: one bit per worker. It kills the attack of 2^63 on
+a coordinate, which leaves every distance as it was, and that of 2^32, whose square is 0.
 """
 
 from __future__ import annotations

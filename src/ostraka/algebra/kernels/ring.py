@@ -31,8 +31,8 @@ from ostraka.algebra.kernels.vectors import ENTRIES, GROUP, LANES, TABLES, add_e
 Array = npt.NDArray[Any]
 
 TILE = 3
-STRIP = 1024
-"""Columns of a strip of words: 100 rows are 800 KiB."""
+STRIP = 512
+"""Columns of a strip of words: 100 rows are 400 KiB, which a cache of 512 KiB holds."""
 VECTOR = 16
 """A strip's width is filled up to a multiple of this many words."""
 TURNED = 96

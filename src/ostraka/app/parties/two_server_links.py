@@ -45,7 +45,8 @@ def turn_text(turn: Turn) -> str:
 
 def heard_of(traffic: Traffic | None, peer: str) -> Turn:
     """The turn of a worker's last upload that this process has heard of."""
-    return turn_at(None if traffic is None else traffic.heard.get(peer), PATH)
+    label = None if traffic is None else traffic.heard.get(peer)
+    return turn_at(None if label is None else label[: len(PATH)], PATH)
 
 
 def refuse_old_copy(plan: Plan, place: object, ours: Turn, reports: Mapping[str, str]) -> None:

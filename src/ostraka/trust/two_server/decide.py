@@ -176,15 +176,16 @@ def aggregate_of(
     values: npt.NDArray[np.int64],
     count: int,
     previous: npt.NDArray[np.float64],
+    sender: str,
 ) -> Float:
     """The aggregate float64 (d,) that both servers go on from.
 
-    Abort when a word is larger than any honest aggregate's: then a server lied.
+    Abort when a word is larger than any honest aggregate's: then ``sender``, the other one, lied.
     """
     longest = math.isqrt(plan.fixed.norm_limit) + 1
     limit = 2 * longest * max(1, count) + 2 * len(values) + 256
     if words.max(initial=0) > limit or words.min(initial=0) < -limit:
-        raise Abort("the other server's part of the sum is out of range")
+        raise Abort(f"{sender} sent a sum out of range: a word beyond {limit}")
     centre = None
     if plan.rule.centre is not None and plan.rule.uses_reference:
         centre = plan.fixed.decode(PublicRow.of(plan, previous).words)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from ostraka.algebra.ring import Map, Ring
 from ostraka.crypto.prg import Key
-from ostraka.net import Abort, Net, Trace
+from ostraka.net import Abort, Net, Timeout, Trace
 from ostraka.protocols import turns
 from ostraka.protocols.compare import triples_0, triples_needed
 from ostraka.protocols.gram_sharing import gram_0
@@ -43,14 +43,17 @@ async def server_0(
     """Server 0's whole life: rounds until the last, then the model to everybody.
 
     ``own`` is secret and fresh in every process. ``commit`` makes a state durable before it
-    returns; a restart goes on from the last one. ``map`` spreads the arithmetic. Raises Timeout when
-    a round brings nothing or an operator is gone, Abort when a round's bound fails; the state is
-    kept.
+    returns; a restart goes on from the last one. ``map`` spreads the arithmetic. Raises Timeout
+    when a round brings nothing or an operator is gone, Abort when a round's bound fails; the state
+    is kept.
     """
     server = _Server(net, plan, state, own, commit, trace, map)
     if state.attempt == 0 and state.round == 0:  # else the others may have begun long ago
         server.boots = {
-            name: await turns.await_boot(net, name, turns.BEFORE_ALL) for name in server.others
+            name: await turns.await_boot(
+                net, name, path, turns.BEFORE_ALL, timeout_s=plan.patience_s
+            )
+            for name, path in server.others.items()
         }
     while True:
         turn = server.next_turn()
@@ -60,7 +63,8 @@ async def server_0(
         if ended == 0 and over:
             return server.state
         if ended > 0:
-            trace("interrupted", round=turn[0], attempt=turn[1], party=server.others[ended - 1])
+            who = list(server.others)[ended - 1]
+            trace("interrupted", round=turn[0], attempt=turn[1], party=who)
 
 
 @dataclass
@@ -76,7 +80,10 @@ class _Server:
     map: Map
 
     def __post_init__(self) -> None:
-        self.others = (self.plan.server_1, self.plan.dealer)
+        self.others = {
+            self.plan.server_1: turns.OF_SERVER_1,
+            self.plan.dealer: turns.OF_DEALER,
+        }
         self.boots: dict[str, tuple[int, ...]] = dict.fromkeys(self.others, turns.BEFORE_ALL)
         self.answered: dict[str, int] = {}
 
@@ -100,13 +107,16 @@ class _Server:
     async def restarted(self, name: str) -> None:
         """End when another process of this operator begins than takes part in the attempt."""
         while True:
-            self.boots[name] = await turns.await_boot(self.net, name, self.boots[name])
+            path, known = self.others[name], self.boots[name]
+            self.boots[name] = await turns.await_boot(self.net, name, path, known)
             if self.boots[name][0] != self.answered.get(name):
                 return
 
     async def ready(self, net: Net, name: str) -> turns.Ready:
         """An operator's answer to the opening."""
-        ready = await net.recv(turns.Ready.form(), name, timeout_s=self.plan.patience_s)
+        done = self.state.round >= self.plan.rounds
+        wait_s = self.plan.deadline_s if done else self.plan.patience_s
+        ready = await net.recv(turns.Ready.form(), name, timeout_s=wait_s)
         self.answered[name] = ready.boot
         return ready
 
@@ -116,19 +126,26 @@ class _Server:
         self.net.window(turns.PATH, turn, turn)
         self.answered.clear()
         final = turn[0] >= plan.rounds
+        if final:
+            show_model(net, plan.workers, self.state.model, final=True)
         opening = turns.Open(final, model_hash(self.state.model))
         net.send(plan.server_1, opening)
         net.send(plan.dealer, replace(opening, model=bytes(32)))
-        ready = await self.ready(net, plan.server_1)
+        try:
+            ready = await self.ready(net, plan.server_1)
+        except Timeout:
+            if final:  # server 1 has left: it is done, and the workers have its word
+                return True
+            raise
         if ready.status == turns.COMMITTED:
             await self.finish(net.sub(turns.FINISH), self.committed(ready.attempt))
             return False
         if ready.status == turns.BEHIND:
             send_aggregate_0(net.sub(turns.CATCH_UP), plan.server_1, self.state.words)
+            ready = await self.ready(net.sub(turns.CATCH_UP), plan.server_1)
         if self.state.prepared is not None:  # server 1 never committed to it, and never will now
             self.keep(replace(self.state, prepared=None))
         if final:
-            show_model(net, plan.workers, self.state.model, final=True)
             return True
 
         here = await self.ready(net, plan.dealer)
@@ -234,7 +251,9 @@ class _Server:
         plan, state = self.plan, self.state
         total = await open_sum_0(net, plan.server_1, record.own, timeout_s=plan.patience_s)
         words = settled(plan, total, record.count)
-        aggregate = aggregate_of(plan, words, record.values, record.count, state.previous)
+        aggregate = aggregate_of(
+            plan, words, record.values, record.count, state.previous, plan.server_1
+        )
         model = step(state.model, aggregate, plan.rate(state.round))
         self.tell(record)
         self.keep(State0(state.round + 1, 0, 0, model, aggregate, words))

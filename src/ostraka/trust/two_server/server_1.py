@@ -51,15 +51,21 @@ async def server_1(
     """
     server = _Server(net, plan, state, own, commit, trace, map)
     server.keep(replace(state, boot=state.boot + 1))
-    turns.say_boot(net, plan.server_0, server.state.boot)
-    turn, opening = await turns.next_turn(net, plan.server_0, turns.BEFORE_ALL)
+    turns.say_boot(net, plan.server_0, turns.OF_SERVER_1, server.state.boot)
+    turn, opening = await turns.next_turn(
+        net, plan.server_0, turns.BEFORE_ALL, timeout_s=plan.patience_s
+    )
     while True:
         ended, value = await net.race(
             server.attempt(turn, opening), turns.next_turn(net, plan.server_0, turn)
         )
         if ended == 0 and value:
             return server.state
-        turn, opening = value if ended else await turns.next_turn(net, plan.server_0, turn)
+        turn, opening = (
+            value
+            if ended
+            else await turns.next_turn(net, plan.server_0, turn, timeout_s=plan.patience_s)
+        )
 
 
 @dataclass
@@ -93,6 +99,8 @@ class _Server:
             return False
         if record is not None:
             await self.finish(net.sub(turns.CATCH_UP), record)
+            caught_up = turns.Ready(turns.FRESH, 0, self.state.boot, nonce)
+            net.sub(turns.CATCH_UP).send(plan.server_0, caught_up)
 
         model = model_hash(self.state.model)
         if model != opening.model or opening.final != (turn[0] >= plan.rounds):
@@ -101,13 +109,13 @@ class _Server:
                 "here: it lies, or one of the two states is an old copy"
             )
         if opening.final:
-            show_digest(net, plan.workers, model, final=True)
+            show_digest(self.net, plan.workers, turn[0], model, final=True)
             return True
 
         run = await turns.await_go(net, plan.server_0, nonce, timeout_s=plan.patience_s)
         if run is None:
             return False
-        show_digest(net, plan.workers, model, final=False)
+        show_digest(self.net, plan.workers, turn[0], model, final=False)
         key = await turns.pair_key(run, plan.dealer, fresh, timeout_s=plan.patience_s)
         held = await collect_shares(
             net, plan.context(turn), plan.fixed.d, self.map, timeout_s=plan.deadline_s
@@ -217,7 +225,12 @@ class _Server:
             opened = await open_image(
                 net, plan.server_0, image, share, len(survivors), timeout_s=plan.patience_s
             )
-            geometry = geometry_of(plan, opened, len(survivors), public)
+            try:
+                geometry = geometry_of(plan, opened, len(survivors), public)
+            except ValueError as impossible:
+                raise Abort(
+                    f"{plan.server_0} sent a share of an image that no rows have: {impossible}"
+                ) from impossible
         else:
             geometry = Geometry.blank(len(survivors))
         weights = decide(plan, standing, geometry)
@@ -244,7 +257,9 @@ class _Server:
         """Take the aggregate from server 0 and the step, as server 0 does."""
         plan, state = self.plan, self.state
         words = await take_aggregate_1(net, plan.server_0, plan.fixed.d, timeout_s=plan.patience_s)
-        aggregate = aggregate_of(plan, words, record.values, record.count, state.previous)
+        aggregate = aggregate_of(
+            plan, words, record.values, record.count, state.previous, plan.server_0
+        )
         model = step(state.model, aggregate, plan.rate(state.round))
         self.keep(State1(state.boot, state.round + 1, np.asarray(model), aggregate, record))
 

@@ -54,11 +54,11 @@ async def worker(
     may refuse to answer; ``encode`` makes words of an update. A model that the servers do not agree
     on, or another than the plan's at the start, is never trained on.
     """
-    turn: tuple[int, ...] = turns.BEFORE_ALL
+    shown = None
     while True:
-        turn, model, agreed = await next_shown(
-            net, plan.server_0, plan.server_1, turn, plan.fixed.d
-        )
+        shown = await next_shown(net, plan.server_0, plan.server_1, shown, plan.fixed.d)
+        model, agreed = shown.model, shown.agreed
+        turn = (shown.turn[0], shown.turn[1])
         if turn[0] == 0 and plan.initial not in (None, model_hash(model.vector)):
             agreed = False
         if not agreed:
