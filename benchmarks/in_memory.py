@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import platform
 import resource
 import sys
+import threading
 import time
 import types
 from collections import Counter, defaultdict
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +49,9 @@ class Stopwatch:
 
     def __init__(self, clock: Clock = time.perf_counter) -> None:
         self.seconds: dict[tuple[str, str], float] = defaultdict(float)
+        self.tallied = 0.0
         self._clock = clock
+        self._thread = threading.get_ident()
         self._stack = [("rest", PLAIN)]
         self._since = clock()
         self._undo: list[Callable[[], None]] = []
@@ -54,6 +60,7 @@ class Stopwatch:
         """Forget everything so far; what is running goes on."""
         self._count()
         self.seconds.clear()
+        self.tallied = 0.0
 
     def phases(self) -> dict[str, float]:
         """Seconds of every phase."""
@@ -73,6 +80,28 @@ class Stopwatch:
         for owner, attribute in places:
             self._wrap(owner, attribute, lambda now: (now[0], name))
 
+    def tally(self, place: tuple[Any, str], amount: Callable[..., float]) -> None:
+        """Add up an amount over all calls of a function, from its arguments."""
+        original = getattr(*place)
+
+        @functools.wraps(original)
+        def tallied(*args: Any, **named: Any) -> Any:
+            self.tallied += amount(*args, **named)
+            return original(*args, **named)
+
+        setattr(*place, tallied)
+        self._undo.append(lambda: setattr(*place, original))
+
+    def spread(self, pool: Executor, kinds: Mapping[str, str]) -> Callable[..., list[Any]]:
+        """The pool's map; work of functions of these names counts as a kind."""
+
+        def mapped(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+            kind = kinds.get(getattr(function, "__name__", ""))
+            with self._inside(lambda now: now if kind is None else (now[0], kind)):
+                return list(pool.map(function, items))
+
+        return mapped
+
     def restore(self) -> None:
         """Take all timers away again."""
         while self._undo:
@@ -83,6 +112,8 @@ class Stopwatch:
 
         @functools.wraps(original)
         def timed(*args: Any, **named: Any) -> Any:
+            if threading.get_ident() != self._thread:  # counted where the work was handed out
+                return original(*args, **named)
             with self._inside(at):
                 return original(*args, **named)
 
@@ -202,5 +233,6 @@ def machine() -> dict[str, Any]:
         **versions(),
         "processor": cpu,
         "blas": f"{blas['name']} {blas['version']}",
-        "numba": __import__("numba").__version__,
+        "numba": version("numba"),
+        "cores": os.cpu_count(),
     }

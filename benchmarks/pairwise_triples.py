@@ -57,29 +57,30 @@ async def server(net: Net, side: int, rows: Rows, triples: Key) -> np.ndarray | 
     """One server's life; server 1 gives the squared distances int64 (pairs,), i < j in order."""
     peer, stream = f"server-{1 - side}", triples.stream()
     total = np.zeros(rows.n * (rows.n - 1) // 2, np.uint64)
-    for step, (low, high, i, pairs) in enumerate(steps(rows.n, rows.d)):
-        if i == 0:
-            block = rows.block(low, high)
-        u, v = take(stream, (2, rows.n - 1 - i, high - low))
-        difference = block[i] - block[i + 1 :]
-        own = np.stack([difference - u, difference - v])
+    step = 0
+    for low, high, block in rows.blocks():
+        for i, pairs in later_rows(rows.n):
+            u, v = take(stream, (2, rows.n - 1 - i, high - low))
+            difference = block[i] - block[i + 1 :]
+            own = np.stack([difference - u, difference - v])
 
-        form = MaskedPairs.form(pairs=len(u), w=high - low)
-        theirs = await swap(net.sub("step", step), peer, MaskedPairs(own), form, PATIENCE_S)
+            form = MaskedPairs.form(pairs=len(u), w=high - low)
+            theirs = await swap(net.sub("step", step), peer, MaskedPairs(own), form, PATIENCE_S)
 
-        own += theirs.words
-        if side == 0:
-            v += own[1]  # <D - u, D - v> is added by one of the two
-        add_dots(own[0], v, total[pairs])
-        add_dots(u, own[1], total[pairs])
-        net.window(("step",), (step + 1,))
+            own += theirs.words
+            if side == 0:
+                v += own[1]  # <D - u, D - v> is added by one of the two
+            add_dots(own[0], v, total[pairs])
+            add_dots(u, own[1], total[pairs])
+            step += 1
+            net.window(("step",), (step,))
 
     if side == 0:
         total += triples.derive("products").stream().words(len(total))
         net.send(peer, Distances(total))
         return None
-    form = Correction.form(count=len(total))
-    total += (await net.recv(form, "dealer", timeout_s=PATIENCE_S)).words
+    dealt = Correction.form(count=len(total))
+    total += (await net.recv(dealt, "dealer", timeout_s=PATIENCE_S)).words
     answer = await net.recv(Distances.form(pairs=len(total)), peer, timeout_s=PATIENCE_S)
     return (total + answer.words).view(np.int64)
 
@@ -88,21 +89,21 @@ async def dealer(net: Net, n: int, d: int, key_0: Key, key_1: Key) -> None:
     """Makes both servers' shares of u and v again, and tells server 1 its share of <u, v>."""
     first, second = key_0.stream(), key_1.stream()
     products = np.zeros(n * (n - 1) // 2, np.uint64)
-    for low, high, i, pairs in steps(n, d):
-        shape = (2, n - 1 - i, high - low)
-        u, v = take(first, shape) + take(second, shape)
-        add_dots(u, v, products[pairs])
+    for low, high in spans(n, d):
+        for i, pairs in later_rows(n):
+            shape = (2, n - 1 - i, high - low)
+            u, v = take(first, shape) + take(second, shape)
+            add_dots(u, v, products[pairs])
     own = key_0.derive("products").stream().words(len(products))
     net.send("server-1", Correction(products - own))
 
 
-def steps(n: int, d: int) -> Iterator[tuple[int, int, int, slice]]:
-    """Column blocks, and in each every row i with all later rows: low, high, i, their pairs."""
-    for low, high in spans(n, d):
-        start = 0
-        for i in range(n - 1):
-            yield low, high, i, slice(start, start + n - 1 - i)
-            start += n - 1 - i
+def later_rows(n: int) -> Iterator[tuple[int, slice]]:
+    """Every row i that has later rows, and where its pairs with all of these stand."""
+    start = 0
+    for i in range(n - 1):
+        yield i, slice(start, start + n - 1 - i)
+        start += n - 1 - i
 
 
 def take(stream: Prg, shape: tuple[int, ...]) -> Ring:

@@ -153,7 +153,7 @@ def federations(draw: st.DrawFn) -> World:
 
 
 @pytest.mark.slow
-@settings(max_examples=60)
+@settings(max_examples=50)
 @given(federations())
 def test_hostile_rows_give_what_the_twin_gives(world: World) -> None:
     ends_as_the_twin_says(world)

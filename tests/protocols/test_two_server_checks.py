@@ -1,6 +1,7 @@
 """The comparison, the wraparound check and the norm check: what they let pass, what they show."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -302,7 +303,7 @@ SIZES = {2: 1000, 10: 1000, 100: 500, 100_000: 20}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sigma", [0.0, 0.01, 1.0], ids=lambda s: f"noise{s:g}")
+@pytest.mark.parametrize("sigma", [0.0, 1.0], ids=lambda s: f"noise{s:g}")
 @pytest.mark.parametrize("d", SIZES)
 def test_honest_vectors_at_the_clip_pass_a_thousand_times(d: int, sigma: float) -> None:
     fixed = fixed_point(d, clip=1.0, sigma=sigma)
@@ -447,20 +448,22 @@ def overflowing(shape: Callable[[Ring], Ring], rule: GramRule, liars: int = 1) -
     return World(plan, unused, cheats)
 
 
-def without(rule: GramRule, liars: int) -> World:
-    """The federation that never had its last workers, nor their share of f."""
+@cache
+def without(rule: GramRule, liars: int) -> bytes:
+    """The model of the federation that never had its last workers, nor their share of f."""
     plan = make_plan(9 - liars, D, rule.with_f(2 - liars), f=2 - liars, min_contributors=3)
-    return World(plan, unused)
+    return World(plan, unused).finish().model.tobytes()
 
 
-@pytest.mark.parametrize("liars", [1, 2])
-@pytest.mark.parametrize("rule", [Mean(), MultiKrum(2), CenteredClipping(0.5)])
+@pytest.mark.parametrize(
+    ("rule", "liars"), [(Mean(), 1), (MultiKrum(2), 2), (CenteredClipping(0.5), 1)]
+)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_vector_that_wraps_is_dropped_and_named(shape: str, rule: GramRule, liars: int) -> None:
     world = overflowing(SHAPES[shape], rule, liars)
     state = world.finish()
     assert world.refused() == dict.fromkeys(world.cheats, "overflow")
-    assert state.model.tobytes() == without(rule, liars).finish().model.tobytes()
+    assert state.model.tobytes() == without(rule, liars)
 
 
 async def everybody(*args: Any, **named: Any) -> Bools:

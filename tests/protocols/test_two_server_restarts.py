@@ -22,6 +22,7 @@ from ostraka.drivers.sim import Crash, Delivery
 from ostraka.net import Abort, Net, Program
 from ostraka.party import Frame
 from ostraka.protocols import turns
+from ostraka.protocols.upload import ACTIVE
 from ostraka.rules import GeometricMedian, GramRule, Mean, MultiKrum
 from ostraka.trust import two_server
 from ostraka.trust.two_server.plan import MOST_ATTEMPTS
@@ -183,23 +184,30 @@ def no_mask_twice(world: World) -> None:
 
 
 def moments(which: str, *, every: bool) -> Iterator[Moment]:
-    """All moments of the rounds; without ``every`` one of the many layers of ANDs."""
-    world = clean(which)
+    """All moments; without ``every`` no two frames of a kind in a row, and those of one round."""
     for party in OPERATORS:
         states = {S0: 4 * ROUNDS + 1, S1: 1 + 2 * ROUNDS, DEALER: 0}[party]
         for number in range(1, states + 1):
             yield Moment(party, "before state", number)
-            yield Moment(party, "after state", number)
-        last: tuple[str, Any] | None = None
-        number = 0
-        for sent in world.sent:
-            number += sent.sender == party
-            if sent.sender != party or turn_of(sent)[0] >= (ROUNDS + 1 if every else 1):
-                continue
-            kind = (sent.kind, dict(sent.frame.label).get("and", 0) > 0)
-            if every or kind != last:
+            if every or which == "median":
+                yield Moment(party, "after state", number)
+        if every or which == "median":  # the frames of both rules are alike
+            for number in frame_numbers(which, party, every=every):
                 yield Moment(party, "frame", number)
-            last = kind
+
+
+def frame_numbers(which: str, party: str, *, every: bool) -> Iterator[int]:
+    """The frames at which a party may die; in the final turn server 1 sends all and is done."""
+    rounds = (ROUNDS if party == S1 else ROUNDS + 1) if every else 1
+    before: tuple[str, bool] | None = None
+    own = (sent for sent in clean(which).sent if sent.sender == party)
+    for number, sent in enumerate(own, start=1):
+        if turn_of(sent)[0] >= rounds:
+            return
+        kind = (sent.kind, dict(sent.frame.label).get("and", 0) > 0)
+        if every or kind != before:
+            yield number
+        before = kind
 
 
 def killed(which: str, moment: Moment) -> Fragile:
@@ -266,6 +274,7 @@ def test_three_attempts_at_most_show_the_rule_anything() -> None:
     assert len(world.of_kind("ImageShare")) == MOST_ATTEMPTS
 
 
+@pytest.mark.slow
 def test_attempts_that_showed_nothing_do_not_count() -> None:
     world = interrupted(MultiKrum(f=1), "MaskedBlock", 2 * MOST_ATTEMPTS)
     world.finish()
@@ -380,13 +389,17 @@ class Forgets(Fragile):
 
 def sums_of_round_0(world: World) -> list[Ring]:
     """What a curious server 0 makes of all Words of round 0: p^T X of each, for equal weights."""
-    turns_seen = by_turn(world.sent)
+    began = {
+        turn: frames
+        for turn, frames in by_turn(world.sent).items()
+        if any(sent.kind == "Active" for sent in frames)
+    }
     sums = []
     for sent in world.of_kind("Words"):
         if turn_of(sent)[0] == 0:
-            uploads = [t for t in turns_seen if t <= turn_of(sent)]
-            with_seeds = [t for t in uploads if any(s.kind == "SeedPart" for s in turns_seen[t])]
-            masks = masks_of(world, with_seeds[-1], turns_seen[with_seeds[-1]])
+            turn = max(t for t in began if t <= turn_of(sent))
+            (active,) = (s for s in began[turn] if s.kind == "Active" and s.to == DEALER)
+            masks = masks_of(world, turn, began[turn])[message_of(active).states == ACTIVE]
             sums.append(masks.sum(axis=0, dtype=np.uint64) + message_of(sent).words)
     return sums
 
@@ -400,6 +413,7 @@ def test_no_restart_makes_two_sums_of_which_one_lacks_a_worker() -> None:
     assert world.missing() == set()
 
 
+@pytest.mark.slow
 def test_without_the_commit_point_the_two_sums_differ_by_one_update(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -105,7 +105,7 @@ def _round(
 
     public = PublicRow.of(plan, previous) if plan.rule.uses_reference else None
     products = None if public is None else x @ public.words
-    image = plan.image.of(gram, products, standing.survivors)
+    image = plan.image.of(np.uint64(2) * gram, products, standing.survivors)
     m = len(standing.survivors)
     shown = public if plan.image.products else None
     opened = unpack(plan.image, image, m)
@@ -117,7 +117,7 @@ def _round(
     if bits is not None:
         z = z + dither_words(chance.derive("ideal dither", number), bits, plan.fixed.d)
     total = settled(plan, z.copy(), weights.count)
-    aggregate = aggregate_of(plan, total, weights.values, weights.count, previous)
+    aggregate = aggregate_of(plan, total, weights.values, weights.count, previous, S1)
     states = np.array([MISSING if w in silent else ACTIVE for w in plan.workers], np.uint8)
     return Leak(states, overflow, norm, model, previous, image, weights, z, total), aggregate
 
@@ -257,7 +257,7 @@ class Simulator:
 
     async def dealer_for_0(self, net: Net) -> None:
         """A part of a key in every turn."""
-        turns.say_boot(net, S0, 1)
+        turns.say_boot(net, S0, turns.OF_DEALER, 1)
         for turn in await self.each_turn(net, S0):
             at = await self.follow(turns.at(net, turn))
             await at.recv(turns.Part.form(), S0, timeout_s=WAIT_S)
@@ -266,7 +266,7 @@ class Simulator:
     async def server_1_for_0(self, net: Net) -> None:
         """Random operands and columns; check bits, weights and a sum that come out right."""
         plan, n = self.plan, self.plan.n
-        turns.say_boot(net, S0, 1)
+        turns.say_boot(net, S0, turns.OF_SERVER_1, 1)
         for turn in await self.each_turn(net, S0):
             leak, m = self.leaks[turn[0]], len(self.active(turn))
             at = await self.follow(turns.at(net, turn))
@@ -319,7 +319,7 @@ class Simulator:
     async def server_0_for_1(self, net: Net) -> None:
         """Random operands; check bits and an image that come out right."""
         plan = self.plan
-        await turns.await_boot(net, S1, turns.BEFORE_ALL)
+        await turns.await_boot(net, S1, turns.OF_SERVER_1, turns.BEFORE_ALL)
         for turn in await self.each_turn(net, S0):
             leak, at, m = self.leaks[turn[0]], turns.at(net, turn), len(self.active(turn))
             at.send(S1, turns.Open(False, model_hash(leak.model)))
@@ -348,11 +348,12 @@ class Simulator:
         last.send(S1, turns.Open(True, model_hash(self.leaks[-1].model)))
 
     def image_share(self, turn: turns.Turn, f: Ring) -> Ring:
-        """L of server 1's own share of X X^T, which it has from words of our making."""
+        """L of server 1's own share of 2 X X^T, which it has from words of our making."""
         leak, active = self.leaks[turn[0]], self.active(turn)
         y = np.stack([self.uploads[turn, name].share for name in active])
         m, dealt = len(active), self.dealt[turn]
-        gram = y @ y.T - f @ f.T
+        seen = np.uint64(2) * y - f  # Y + B
+        gram = seen @ seen.T
         if self.plan.image.full:
             upper = np.zeros((m, m), np.uint64)
             upper[np.triu_indices(m)] = dealt
@@ -369,7 +370,7 @@ class Simulator:
 
     async def server_0_for_dealer(self, net: Net) -> None:
         """Openings and parts of keys."""
-        await turns.await_boot(net, DEALER, turns.BEFORE_ALL)
+        await turns.await_boot(net, DEALER, turns.OF_DEALER, turns.BEFORE_ALL)
         for turn in await self.each_turn(net, S0):
             at = turns.at(net, turn)
             at.send(DEALER, turns.Open(False, bytes(32)))

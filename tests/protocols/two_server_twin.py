@@ -49,9 +49,11 @@ def quantised(fixed: FixedPoint, rows: Sequence[Vector]) -> Exact:
 
 
 def played(
-    world: World, left_out: Callable[[int], Mapping[str, str]] = lambda round: {}
+    world: World,
+    left_out: Callable[[int], Mapping[str, str]] = lambda round: {},
+    rounds: int | None = None,
 ) -> list[Round]:
-    """The rounds of a world in which all but the ``left_out`` of a round take part.
+    """The first ``rounds`` of a world that was run; all but the ``left_out`` of a round take part.
 
     It maps a round to workers, each with the reason of its refusal or "missing".
     """
@@ -59,19 +61,23 @@ def played(
     model = world.stored_0[0].model
     previous = world.stored_0[0].previous
     story: list[Round] = []
-    for number in range(plan.rounds):
+    for number in range(plan.rounds if rounds is None else rounds):
         out = left_out(number)
         rows = [world.updates(w, number, model) for w in plan.workers if w not in out]
-        dither = world.key(S1).derive("dither", number, _attempt(world, number))
+        dither = _dither(world, number)
         story.append(one_round(plan, number, rows, out, model, previous, dither))
         model, previous = story[-1].model, story[-1].aggregate
     return story
 
 
-def _attempt(world: World, number: int) -> int:
-    """The attempt in which a round was finished, from what server 1 has stored; 1 if none was."""
-    done = [s.committed for s in world.stored_1 if s.committed and s.committed.round == number]
-    return done[-1].attempt if done else 1
+def _dither(world: World, number: int) -> Key:
+    """The key of a round's dither: of the process and attempt in which server 1 committed to it."""
+    process, attempt = 1, 1
+    for state in world.stored_1:
+        if state.committed is not None and state.committed.round == number == state.round:
+            process, attempt = state.boot, state.committed.attempt
+            break
+    return world.key(S1, process).derive("dither", number, attempt)
 
 
 def one_round(

@@ -163,12 +163,14 @@ def derived_1(world: World, x: Ring) -> dict[str, Ring]:
     for turn, frames in by_turn(world.sent).items():
         dealt = [message_of(s).words for s in frames if s.kind == "CrossTerms"]
         if dealt:
-            masks = masks_of(world, turn, frames)
-            f = [message_of(s).words for s in frames if s.kind == "MaskedBlock"]
-            cross = masks @ (x - masks - np.concatenate(f, axis=1)).T
-            cross += cross.T.copy()
+            f = np.concatenate(
+                [message_of(s).words for s in frames if s.kind == "MaskedBlock"], axis=1
+            )
+            p = np.uint64(2) * masks_of(world, turn, frames) + f - x  # X0 - B
+            square = np.negative(np.uint64(2) * (p @ p.T))
             full = len(dealt[0]) > len(x)
-            rows.append((cross[np.triu_indices(len(x))] if full else np.diagonal(cross)) - dealt[0])
+            known = square[np.triu_indices(len(x))] if full else np.diagonal(square)
+            rows.append(known - dealt[0])
     return {"R": np.stack(rows)}
 
 
@@ -206,7 +208,7 @@ def facts_0(world: World, x: Ring) -> list[dict[str, Any]]:
     own = [s for s in world.sent if S0 in (s.to, s.sender)]
     for turn, frames in _uploaded(own):
         weights, words = _one(frames, "Weights"), _one(frames, "Words")
-        left = np.flatnonzero(np.logical_and(*_bits_of(frames).values()))
+        left = _survivors(frames)
         masks = masks_of(world, turn, frames)[left]
         p = message_of(weights).values.view(np.uint64)
         dither = (p @ masks + message_of(words).words - p @ x).view(np.int64)
@@ -302,6 +304,12 @@ def _bits_of(frames: Sequence[Sent]) -> dict[str, tuple[int, ...]]:
     return bits
 
 
+def _survivors(frames: Sequence[Sent]) -> list[int]:
+    """Positions, among the active workers, of those that passed both checks."""
+    bits = _bits_of(frames)
+    return [i for i, both in enumerate(zip(bits["wrap"], bits["norm"], strict=True)) if all(both)]
+
+
 def _opened_image(world: World, frames: Sequence[Sent], x: Ring, public: Ring) -> bool:
     """Whether server 1's own share and the received one make the image of the true rows."""
     image = world.plan.image
@@ -314,16 +322,17 @@ def _opened_image(world: World, frames: Sequence[Sent], x: Ring, public: Ring) -
     )
     f = np.concatenate([message_of(s).words for s in frames if s.kind == "MaskedBlock"], axis=1)
     dealt = message_of(_one(frames, "CrossTerms")).words
-    gram = y @ y.T - f @ f.T
+    seen = np.uint64(2) * y - f  # Y + B
+    gram = seen @ seen.T
     if image.full:
         upper = np.zeros_like(gram)
         upper[np.triu_indices(len(y))] = dealt
         gram = gram + upper + np.triu(upper, 1).T
     else:
         gram = np.diagonal(gram) + dealt
-    left = np.flatnonzero(np.logical_and(*_bits_of(frames).values())).tolist()
+    left = _survivors(frames)
     opened = image.of(gram, y @ public, left) + message_of(_one(frames, "ImageShare")).words
-    true = x @ x.T
+    true = np.uint64(2) * (x @ x.T)
     return bool(
         (
             opened

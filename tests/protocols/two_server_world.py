@@ -180,10 +180,11 @@ class World:
     """A federation in the simulator. All but ``plan`` has a default; run it once, or again.
 
     ``updates`` is what workers compute. ``cheats`` replaces the upload of some workers;
-    ``replaced`` the whole program of some parties. ``adversary`` sits at the seam. ``on_commit``
-    is asked (party, state) after each state that a server has stored. What was sent, told, stored
-    and trained on lies in ``sent``, ``events``, ``stored_0``, ``stored_1`` and ``trained``.
-    Running again starts every party anew from what it has stored.
+    ``replaced`` the whole program of some parties. ``adversary`` sits at the seam. All keys follow
+    from ``seed``, and the order of events too, unless it has a seed of its own, ``schedule``.
+    ``on_commit`` is asked (party, state) after each state that a server has stored. What was sent,
+    told, stored and trained on lies in ``sent``, ``events``, ``stored_0``, ``stored_1`` and
+    ``trained``. Running again starts every party anew from what it has stored.
     """
 
     plan: Plan
@@ -195,6 +196,7 @@ class World:
     crashes: Sequence[Crash] = ()
     partitions: Sequence[Partition] = ()
     seed: int = 0
+    schedule: int | None = None
     first_model: Vector | None = None
     on_commit: Callable[[str, Any], None] = lambda party, state: None
 
@@ -216,7 +218,7 @@ class World:
         plan = self.plan
         simulation = Simulation(
             self.programs(),
-            seed=self.seed,
+            seed=self.seed if self.schedule is None else self.schedule,
             links=self.links,
             partitions=self.partitions,
             crashes=self.crashes,

@@ -81,7 +81,7 @@ def wrong_roles(trust: str, parties: Sequence[Any]) -> str | None:
     needs = f"trust model {trust} needs exactly one [[party]] with role {_listing(wanted)}"
     off = [f"{count or 'none'} with role {role}" for role, count in counts.items() if count != 1]
     if off:
-        return needs if len(wanted) == 1 else f"{needs}; there is {_listed_words(off)}"
+        return needs if len(wanted) == 1 else f"{needs}; the file has {_listed_words(off)}"
     strange = next((p for p in parties if p.role not in (WORKER, RELAY, *wanted)), None)
     if strange is not None:
         return (

@@ -182,6 +182,7 @@ def init_model(federation: Path, json_: Json = False) -> None:
 )
 def compare(
     federation: File = None,
+    trust: Trust = None,
     rule: Annotated[list[str] | None, typer.Option(help="Rules; repeat.")] = None,
     attack: Annotated[list[str] | None, typer.Option(help="Attacks; repeat.")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Seeds; repeat.")] = None,

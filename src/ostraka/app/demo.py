@@ -18,6 +18,8 @@ from ostraka.drivers.trace import as_json
 ROUNDS = 150
 # Both send minus ten times the honest mean: together they turn the plain mean round.
 ATTACK, OPTIONS = "ipm", {"eps": 10.0}
+ROBUST = {"trusted": "NNM + trimmed mean", "two-server": "Multi-Krum"}
+"""The default rule of each trust model, in words."""
 
 
 def demo(
@@ -42,10 +44,11 @@ def demo(
             "Twelve workers train on the built-in digits, each on its own share. Two of them "
             f"attack ({attacked['attack']}).\n"
         )
+    robust = ROBUST.get((trust or "trusted").replace("_", "-"), "a robust rule")
     cells = [
         ("plain mean, nobody attacks", {"rule": "mean", "attack": "none"}),
         ("plain mean, attacked", {"rule": "mean", **attacked}),
-        ("NNM + trimmed mean, attacked", attacked),
+        (f"{robust}, attacked", attacked),
     ]
     results = []
     for number, (title, flags) in enumerate(cells):
@@ -104,6 +107,14 @@ def _tell_outliers(console: Console, result: Run) -> None:
     for party, reasons in result.summary["excluded_rounds"].items():
         told = ", ".join(f"{why} in {count} rounds" for why, count in reasons.items())
         console.print(f"excluded  {party}: {told}", highlight=False, soft_wrap=True)
+    rounds = result.summary["rounds"]
+    for party, count in result.summary["zero_weight_rounds"].items():
+        if count > rounds / 2:
+            console.print(
+                f"outlier   {party}: given no weight in {100 * count / rounds:.0f} % of the rounds",
+                highlight=False,
+                soft_wrap=True,
+            )
     for party, share in result.summary["farthest"].items():
         console.print(
             f"outlier   {party}: among the {result.summary['f']} farthest from the aggregate in "

@@ -174,7 +174,7 @@ class ForgedUpload:
         """One word of the share changed after signing."""
         seed, share = upload.parts()
         words = share.share.copy()
-        words[0] += np.uint64(1)
+        words[:1] += np.uint64(1)
         return whole((seed, replace(share, share=words)))
 
 
@@ -195,7 +195,7 @@ class Overflow:
     def answer(self, upload: Upload) -> Lies:
         """A well-formed upload of the altered vector."""
         words = upload.words.copy()
-        words[0] += np.uint64(1 << self.bit)
+        words[:1] += np.uint64(1 << self.bit)
         return whole(upload._replace(words=words).parts())
 
 

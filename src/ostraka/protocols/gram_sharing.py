@@ -1,12 +1,17 @@
-"""A sharing of the Gram matrix X X^T from shared rows, with one mask per worker and a dealer.
+"""A sharing of twice the Gram matrix, 2 X X^T, from shared rows, with one mask per worker.
 
 Source: goes beyond the pairwise products of He, Karimireddy and Jaggi 2020, section 3.3, which cost
 n (n - 1) d words each way. Here X = X0 + Y; server 0 and the dealer have the seeds of X0, server 1
-has Y. With B from a key of server 1 and the dealer, server 1 sends F = Y - B. Then
+has Y. With B from a key of server 1 and the dealer, server 1 sends F = Y - B, and the parallelogram
+law on X and P = X0 - B gives each party one symmetric product of what it knows:
 
-    server 0:  (X0 + F)(X0 + F)^T             + R     knows Z = X - B, which is uniform
-    server 1:  Y Y^T - F F^T + (M + M^T - R)          M = X0 B^T, from the dealer
-                 sum = X X^T
+    server 0:  (X + P)(X + P)^T + R        X + P = 2 X0 + F
+    server 1:  (X - P)(X - P)^T + words    X - P = Y + B
+    dealer:    words = -2 P P^T - R        to server 1
+                 sum = 2 X X^T
+
+Twice, because 2 has no inverse mod 2^64: G is known mod 2^63, which is enough once the wraparound
+check has refused norms of 2^63 and more.
 
 Parties: two servers and a dealer, any one curious. Revealed: nothing; F is masked by B, the
 dealer's words by R, symmetric, from a key of server 0 and the dealer. The dealer's words never go
@@ -23,7 +28,7 @@ from typing import Annotated
 
 import numpy as np
 
-from ostraka.algebra.ring import Map, Ring, add_dots, add_gram, add_products, add_squares
+from ostraka.algebra.ring import Map, Ring, add_gram, add_squares
 from ostraka.crypto.prg import Key
 from ostraka.net import Net
 from ostraka.sharing.additive import Masks, Rows
@@ -50,7 +55,7 @@ class Taken(Message):
 
 @dataclass(frozen=True)
 class CrossTerms(Message):
-    """Dealer to server 1: the upper triangle of M + M^T - R, or its diagonal."""
+    """Dealer to server 1: the upper triangle of -2 P P^T - R, or its diagonal."""
 
     words: Annotated[Array, Tensor("uint64", ("count",))]
 
@@ -58,11 +63,12 @@ class CrossTerms(Message):
 async def gram_0(
     net: Net, server_1: str, masks: Masks, blinding: Key, full: bool, *, timeout_s: float
 ) -> Ring:
-    """Server 0's share of X X^T: uint64 (n, n), or (n,) of its diagonal."""
+    """Server 0's share of 2 X X^T: uint64 (n, n), or (n,) of its diagonal."""
     share = _empty(masks.n, full)
     for number, (low, high, block) in enumerate(masks.blocks()):
         at = net.sub(BLOCK[0], number)
         form = MaskedBlock.form(n=masks.n, w=high - low)
+        block += block
         block += (await at.recv(form, server_1, timeout_s=timeout_s)).words
         at.send(server_1, Taken(True))
         net.window(BLOCK, (number + 1,))
@@ -73,35 +79,34 @@ async def gram_0(
 async def gram_1(
     net: Net, server_0: str, dealer: str, shares: Rows, mask: Masks, full: bool, *, timeout_s: float
 ) -> Ring:
-    """Server 1's share of X X^T: uint64 (n, n), or (n,) of its diagonal; ``mask`` makes B."""
+    """Server 1's share of 2 X X^T: uint64 (n, n), or (n,) of its diagonal; ``mask`` makes B."""
     n, number = shares.n, -1
-    plus, minus = _empty(n, full), _empty(n, full)
+    share = _empty(n, full)
     for number, (held, masking) in enumerate(zip(shares.blocks(), mask.blocks(), strict=True)):
         y, f = held[2], masking[2]
-        np.subtract(y, f, out=f)
+        y += f
+        f += f
+        np.subtract(y, f, out=f)  # F = Y - B in the place of B, and Y + B in that of Y
         if number >= AHEAD:
             await _taken(net, server_0, number - AHEAD, timeout_s)
         net.sub(BLOCK[0], number).send(server_0, MaskedBlock(f))
-        _add_own(y, plus, shares.map)
-        _add_own(f, minus, shares.map)
+        _add_own(y, share, shares.map)
     for last in range(max(0, number - AHEAD + 1), number + 1):
         await _taken(net, server_0, last, timeout_s)
     form = CrossTerms.form(count=_count(n, full))
     dealt = await net.recv(form, dealer, timeout_s=timeout_s)
-    return plus - minus + _unpack(dealt.words, n, full)
+    return share + _unpack(dealt.words, n, full)
 
 
 def gram_dealer(
     net: Net, server_1: str, masks: Masks, mask: Masks, blinding: Key, full: bool
 ) -> None:
-    """The dealer's part: M from both streams, minus R, to server 1."""
-    cross = _empty(masks.n, full)
+    """The dealer's part: -2 P P^T from both streams, minus R, to server 1."""
+    own = _empty(masks.n, full)
     for (_, _, x), (_, _, b) in zip(masks.blocks(), mask.blocks(), strict=True):
-        if full:
-            add_products(x, b, cross, masks.map)
-        else:
-            add_dots(x, b, cross)
-    words = _pack(cross + cross.T, full) - _blinding(blinding, masks.n, full)
+        x -= b
+        _add_own(x, own, masks.map)
+    words = np.negative(_pack(own + own, full)) - _blinding(blinding, masks.n, full)
     net.send(server_1, CrossTerms(words))
 
 

@@ -51,7 +51,8 @@ class Image:
     def of(self, gram: Ring, products: Ring | None, rows: list[int]) -> Ring:
         """The image of a share: uint64 (count,), over these rows; a linear map, the same for both.
 
-        ``gram`` is (n, n), or (n,) where ``full`` is False; ``products`` (n,) or None.
+        ``gram`` is a share of 2 X X^T (n, n), or of its diagonal (n,) where ``full`` is False, so
+        distances and norms come out twice; ``products`` (n,) or None come out once.
         """
         diagonal = (np.diagonal(gram) if gram.ndim == 2 else gram)[rows]
         parts = []
@@ -93,17 +94,17 @@ async def open_image(
 
 
 def unpack(image: Image, words: Ring, n: int) -> Opened:
-    """The parts of an opened image; below 2^56 in size, since the checks have passed."""
+    """The parts of an opened image, those that came twice halved; all are below 2^56 in size."""
     values = words.view(np.int64)
     distances = norms = products = None
     if image.distances:
         pairs = n * (n - 1) // 2
         distances = np.zeros((n, n), np.int64)
-        distances[np.triu_indices(n, 1)] = values[:pairs]
+        distances[np.triu_indices(n, 1)] = values[:pairs] >> 1
         distances += distances.T
         values = values[pairs:]
     if image.norms:
-        norms, values = values[:n], values[n:]
+        norms, values = values[:n] >> 1, values[n:]
     if image.products:
         products = values
     return Opened(distances, norms, products)

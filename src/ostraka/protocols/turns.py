@@ -27,7 +27,7 @@ from ostraka.wire import U8, Bool, Exactly, Index, Message
 
 PATH = ("round", "attempt")
 OF_SERVER_1, OF_DEALER = ("boot-server",), ("boot-dealer",)
-"""Where each follower says that its process has begun: a path of its own, for numbers rise there."""
+"""Where each follower says that its process has begun; apart, since numbers only rise there."""
 RUN = "run"
 CATCH_UP, FINISH = "catch-up", "finish"
 """Where an aggregate travels that server 1 lacks, and where a committed round is finished."""
@@ -95,20 +95,18 @@ def say_boot(net: Net, server_0: str, path: Path, boot: int) -> None:
     net.sub(path[0], boot).send(server_0, Boot(True))
 
 
-async def await_boot(
-    net: Net, party: str, path: Path, after: tuple[int, ...], *, timeout_s: float | None = None
-) -> tuple[int, ...]:
+async def await_boot(net: Net, party: str, path: Path, after: tuple[int, ...]) -> tuple[int, ...]:
     """Server 0: wait until a later process of this party begins; gives its number."""
-    number, _ = await net.newest(Boot.form(), party, path, after=after, timeout_s=timeout_s)
+    number, _ = await net.newest(Boot.form(), party, path, after=after)
     return number
 
 
-async def next_turn(
-    net: Net, server_0: str, after: tuple[int, ...], *, timeout_s: float | None = None
-) -> tuple[Turn, Open]:
-    """Server 1 and dealer: the newest attempt that server 0 has opened."""
-    form = Open.form()
-    turn, message = await net.newest(form, server_0, PATH, after=after, timeout_s=timeout_s)
+async def next_turn(net: Net, server_0: str, after: tuple[int, ...]) -> tuple[Turn, Open]:
+    """Server 1 and dealer: the newest attempt that server 0 has opened.
+
+    Waits as long as server 0 is connected: how long its round takes nobody else can know.
+    """
+    turn, message = await net.newest(Open.form(), server_0, PATH, after=after)
     return (turn[0], turn[1]), message
 
 

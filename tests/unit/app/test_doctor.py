@@ -235,6 +235,65 @@ def test_the_later_of_two_parties_with_addresses_dials_and_others_use_the_relay(
     assert who("a", silent, worker) == {}
 
 
+TWO_SERVER = """\
+[federation]
+name = "x"
+trust = "two-server"
+rounds = 3
+{more}
+[[party]]
+name = "s"
+role = "server-0"
+address = "s:1"
+[[party]]
+name = "t"
+role = "server-1"
+address = "t:2"
+[[party]]
+name = "d"
+role = "dealer"
+address = "d:3"
+"""
+
+
+def test_in_two_server_workers_dial_all_operators_and_these_one_another(tmp_path: Path) -> None:
+    workers = "".join(f'[[party]]\nname = "w{k}"\n' for k in range(12))
+    path = tmp_path / "federation.toml"
+    path.write_text(TWO_SERVER.format(more="") + workers)
+    config, site = load(path), load_site(None)
+    assert set(dialled(site, config, "w3")) == {"s", "t", "d"}
+    assert set(dialled(site, config, "d")) == {"s", "t"}
+    assert dialled(site, config, "t") == {"s": ("s", 1)}
+    assert dialled(site, config, "s") == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("more", "state", "said"),
+    [
+        ("", "ok", "updates of at most 4 on a grid of 2^-20"),
+        ("[two-server]\nfrac_bits = 25\n", "fail", "24"),
+        ("[privacy]\nnoise_multiplier = 5.0\n", "warn", "hides the liars"),
+    ],
+)
+def test_the_grid_of_two_server_is_tried_with_the_apps_own_size(
+    here: Path, capsys: pytest.CaptureFixture[str], more: str, state: str, said: str
+) -> None:
+    (here / "own.py").write_text(APP.format(value="1.0"))
+    digest = hashlib.sha256((here / "own.py").read_bytes()).hexdigest()
+    site = here / "site.toml"
+    site.write_text(f'[allow]\ntrust = "two-server"\napp = "sha256:{digest}"\n')
+    made = {name: create(name, here / f"{name}.pem") for name in "abcdefgh"}
+    parties = "".join(
+        f'[[party]]\nname = "{name}"\nidentity = "{own.text}"\n' for name, own in made.items()
+    )
+    training = '[faults]\nbyzantine = 1\n[training]\napp = "own:app"\n'
+    path = here / "federation.toml"
+    path.write_text(TWO_SERVER.format(more=training + more) + parties)
+    _, found = run(capsys, path, here / "a.pem", site)
+    assert (found["grid"]["state"], said in found["grid"]["text"]) == (state, True)
+
+
 @pytest.mark.slow
 def test_a_sound_worker_has_nothing_to_mend(
     here: Path, identities: dict[str, Identity], capsys: pytest.CaptureFixture[str]

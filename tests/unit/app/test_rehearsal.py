@@ -39,6 +39,16 @@ def test_all_flags_are_read() -> None:
     found.check(config())
 
 
+def test_in_two_server_every_operator_may_die_and_only_workers_lie() -> None:
+    own = check({"federation": {"name": "x", "trust": "two-server"}}, "test")
+    kills = [f"{name}@3" for name in ("server-0", "server-1", "dealer", "worker-00")]
+    read(kill=kills, partition=["server-1,dealer@1s-2s"], lie=["worker-01:mixed-seeds"]).check(own)
+    with pytest.raises(UserError, match="dealer is no worker"):
+        read(lie=["dealer:alie"]).check(own)
+    with pytest.raises(UserError, match="there is no party 'server'"):
+        read(kill=["server@1"]).check(own)
+
+
 def test_no_flag_is_no_fault() -> None:
     assert read() == Rehearsal()
     assert not Rehearsal().on_links

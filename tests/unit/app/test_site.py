@@ -110,6 +110,19 @@ def test_a_clash_names_both_lines(tmp_path: Path, site: str, wanted: str) -> Non
     assert refusal(tmp_path, FEDERATION, site) == wanted
 
 
+def test_the_guard_of_two_server_may_not_be_weaker_than_the_site_allows(tmp_path: Path) -> None:
+    site = "[allow]\ntrust = ['trusted', 'two-server']\nmin_contributors = 3\n"
+    weak = FEDERATION + "[two-server]\nmin_contributors = 2\n"
+    enforce(*written(tmp_path, weak, site), epsilon=None, app_digest="builtin")
+    secure = weak.replace("rounds", "trust = 'two-server'\nrounds", 1)
+    assert refusal(tmp_path, secure, site) == (
+        "site.toml line 3 (min_contributors = 3) forbids what federation.toml line 10 asks "
+        "(min_contributors = 2); change one of them or do not join"
+    )
+    enough = secure.replace("contributors = 2", "contributors = 3")
+    enforce(*written(tmp_path, enough, site), epsilon=None, app_digest="builtin")
+
+
 def test_all_clashes_are_named_at_once_one_a_line(tmp_path: Path) -> None:
     site = "[allow]\nmax_rounds = 1\nmin_workers = 9\ntrust = 'two-server'\n"
     lines = refusal(tmp_path, FEDERATION, site).split("\n")

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from identity_maker import DER, common, key_pem, public, secret, signed
 
-from ostraka.crypto.sign import fingerprint, identity_text
+from ostraka.crypto.sign import fingerprint, identity_text, verifies
 from ostraka.drivers.identity import (
     Identity,
     IdentityError,
@@ -20,6 +20,7 @@ from ostraka.drivers.identity import (
     load,
     public_of,
     renew,
+    signing,
     subject_of,
 )
 
@@ -48,6 +49,22 @@ def test_nothing_secret_is_in_an_identity(path: Path) -> None:
     seen = repr(made) + str(vars(made))
     for form in (raw.hex(), repr(raw)[2:-1], "PRIVATE"):
         assert form not in seen
+
+
+@pytest.mark.parametrize("passphrase", [None, b"six words"])
+def test_what_a_party_signs_is_its_own_and_the_key_stays_inside(
+    path: Path, passphrase: bytes | None
+) -> None:
+    made = create("a", path, passphrase=passphrase)
+    sign = signing(path, None if passphrase is None else lambda: passphrase)
+    assert verifies(made.public, sign(b"message"), b"message")
+    assert not verifies(made.public, sign(b"message"), b"another")
+    key = serialization.load_pem_private_key(path.read_bytes(), passphrase)
+    assert isinstance(key, Ed25519PrivateKey)
+    assert key.private_bytes_raw().hex() not in repr(sign)
+    if passphrase is not None:
+        with pytest.raises(IdentityError, match="is encrypted"):
+            signing(path)
 
 
 def test_the_certificate_says_what_it_should_and_no_more(path: Path) -> None:

@@ -103,7 +103,7 @@ class Speaker:
 class Listener:
     """The peer: a bare transport that dials the node."""
 
-    def __init__(self, port: int, *, hears: bool = True) -> None:
+    def __init__(self, port: int, *, hears: bool = True, context: bytes = CONTEXT) -> None:
         self.hears = hears
         self.heard = threading.Event()
         self.transport = Transport(
@@ -111,7 +111,7 @@ class Listener:
             {"node": Peer("node", EXPECTS, to_address(("127.0.0.1", port)))},
             Plain(),
             Handlers(frame=lambda peer, frame: self.heard.set()),
-            context=CONTEXT,
+            context=context,
         )
 
     def __enter__(self) -> Self:
@@ -180,6 +180,28 @@ def test_a_peer_that_comes_back_has_not_left() -> None:
 def test_who_needs_nobody_does_not_wait() -> None:
     speaker = Speaker(needs=0, linger_s=0.0)
     assert speaker.status(5) == "done"
+
+
+def test_enough_are_not_enough_without_those_who_are_vital() -> None:
+    patience = Patience(needs=2, vital=frozenset({"a"}))
+    assert patience.suffices({"a", "b"})
+    assert not patience.suffices({"b", "c"})
+    assert not patience.suffices({"a"})
+
+
+@pytest.mark.slow
+def test_without_a_vital_peer_nothing_begins() -> None:
+    speaker = Speaker(needs=1, join_s=0.5, vital=frozenset({"another"}))
+    with Listener(speaker.port, hears=False):
+        assert speaker.status(5) == "alone"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("vital", "status"), [(frozenset({"peer"}), "refused"), ((), "alone")])
+def test_the_refusal_of_a_vital_peer_ends_a_party_at_once(vital: Any, status: str) -> None:
+    speaker = Speaker(needs=1, join_s=1.5, refusals=1, vital=frozenset(vital))
+    with Listener(speaker.port, hears=False, context=b"x" * 32):
+        assert speaker.status(5) == status
 
 
 def test_storage_that_fails_on_the_talking_thread_ends_the_party() -> None:

@@ -85,6 +85,8 @@ class Server0Role(Keeping):
     def begin(self) -> None:
         """Say what this is: the first event of a run, or that it goes on."""
         self.chronicle.begin(self.state.round if self.resumed else None)
+        if self.state.round > 0:  # it was told after the checkpoint, so it is forgotten
+            self.chronicle.tell(self.state.round, self.state.model)
 
     def results(self, final: State0 | None) -> Record:
         """Write what the run leaves behind; gives the summary."""

@@ -22,18 +22,12 @@ async def dealer(net: Net, plan: Plan, boot: int, *, own: Key, map: Map = map) -
     spreads the arithmetic.
     """
     turns.say_boot(net, plan.server_0, turns.OF_DEALER, boot)
-    turn, opening = await turns.next_turn(
-        net, plan.server_0, turns.BEFORE_ALL, timeout_s=plan.patience_s
-    )
+    turn, opening = await turns.next_turn(net, plan.server_0, turns.BEFORE_ALL)
     while not opening.final:
         ended, value = await net.race(
             _attempt(net, plan, turn, boot, own, map), turns.next_turn(net, plan.server_0, turn)
         )
-        turn, opening = (
-            value
-            if ended
-            else await turns.next_turn(net, plan.server_0, turn, timeout_s=plan.patience_s)
-        )
+        turn, opening = value if ended else await turns.next_turn(net, plan.server_0, turn)
 
 
 async def _attempt(net: Net, plan: Plan, turn: turns.Turn, boot: int, own: Key, map: Map) -> None:

@@ -50,9 +50,7 @@ async def server_0(
     server = _Server(net, plan, state, own, commit, trace, map)
     if state.attempt == 0 and state.round == 0:  # else the others may have begun long ago
         server.boots = {
-            name: await turns.await_boot(
-                net, name, path, turns.BEFORE_ALL, timeout_s=plan.patience_s
-            )
+            name: await turns.await_boot(net, name, path, turns.BEFORE_ALL)
             for name, path in server.others.items()
         }
     while True:

@@ -52,20 +52,14 @@ async def server_1(
     server = _Server(net, plan, state, own, commit, trace, map)
     server.keep(replace(state, boot=state.boot + 1))
     turns.say_boot(net, plan.server_0, turns.OF_SERVER_1, server.state.boot)
-    turn, opening = await turns.next_turn(
-        net, plan.server_0, turns.BEFORE_ALL, timeout_s=plan.patience_s
-    )
+    turn, opening = await turns.next_turn(net, plan.server_0, turns.BEFORE_ALL)
     while True:
         ended, value = await net.race(
             server.attempt(turn, opening), turns.next_turn(net, plan.server_0, turn)
         )
         if ended == 0 and value:
             return server.state
-        turn, opening = (
-            value
-            if ended
-            else await turns.next_turn(net, plan.server_0, turn, timeout_s=plan.patience_s)
-        )
+        turn, opening = value if ended else await turns.next_turn(net, plan.server_0, turn)
 
 
 @dataclass
@@ -181,7 +175,7 @@ class _Server:
         return standing, shares
 
     async def gram(self, net: Net, standing: Standing, shares: Shares, key: Key) -> Ring:
-        """Step 5 and the norm check: this server's share of X X^T."""
+        """Step 5 and the norm check: this server's share of 2 X X^T."""
         plan = self.plan
         gram = await gram_1(
             net.sub("gram"),

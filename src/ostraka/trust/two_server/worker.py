@@ -78,13 +78,14 @@ async def worker(
         elif turn[0] >= plan.rounds:
             raise Abort(f"the servers open round {turn[0]} of {plan.rounds}")
         elif admit(turn, model.vector):
-            words = encode(plan, train(turn[0], model.vector))
-            _upload(turns.at(net, turn), plan, turn, words, own, sign)
+            # No name for the words: they must not stay in memory until the next turn.
+            _upload(net, plan, turn, encode(plan, train(turn[0], model.vector)), own, sign)
 
 
 def _upload(net: Net, plan: Plan, turn: turns.Turn, words: Ring, own: Key, sign: Sign) -> None:
     seed_part, share_part = make_parts(
         plan.context(turn), net.me, words, own.derive("turn", *turn), sign
     )
-    net.broadcast((plan.server_0, plan.dealer), seed_part)
-    net.send(plan.server_1, share_part)
+    scope = turns.at(net, turn)
+    scope.broadcast((plan.server_0, plan.dealer), seed_part)
+    scope.send(plan.server_1, share_part)
