@@ -92,7 +92,7 @@ def megabytes(cell: Mapping[str, Any], link: str) -> str:
 
 COLUMNS = [
     ("n", 5, lambda c: c["n"]),
-    ("d", 9, lambda c: f"{c['d']:,}"),
+    ("d", 11, lambda c: f"{c['d']:,}"),
     ("round s", 9, lambda c: f"{c['round_s']:.2f}"),
     ("peak GB", 9, lambda c: f"{c['peak_gb']:.2f}"),
     ("Gram s", 9, lambda c: f"{c['gram_s']:.3f}"),

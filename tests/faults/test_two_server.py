@@ -71,7 +71,9 @@ def test_an_operator_killed_at_two_moments_changes_nothing(
     check(light, models)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "seed", [*range(3), *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(3, 40))]
+)
 def test_operators_killed_at_random_change_nothing(
     nursery: Nursery, tmp_path: Path, models: dict[int, str], seed: int
 ) -> None:

@@ -60,8 +60,11 @@ def goes_on_without(world: World, expected: dict[str, str]) -> None:
 
 
 def right_without_the_left_out(world: World) -> None:
-    """Both servers have the twin's model, of those that counted."""
+    """Both servers have the twin's model, of those that counted, by the twin's weights."""
     story = twin.played(world, world.left_out)
+    committed = world.stored_1[-1].committed
+    assert committed is not None
+    assert committed.values.tolist() == story[-1].weights.values.tolist()
     for server in (S0, S1):
         assert world.outcomes[server].result.model.tobytes() == story[-1].model.tobytes()
 
@@ -316,9 +319,10 @@ def test_a_flood_for_turns_to_come_is_bounded_and_hurts_its_sender_alone() -> No
     assert state.round == 3
     assert {name for round in range(3) for name in world.left_out(round)} <= {"w08"}
     right_without_the_left_out(world)
-    told = world.told("dropped", "party", "peer")
-    assert {peer for _, peer in told} == {"w08"}
-    assert {party for party, _ in told} >= {S0}
+    told = world.told("dropped", "party", "peer", "why")
+    assert {peer for _, peer, _ in told} == {"w08"}
+    assert (S0, "w08", "early") in told, "server 0 knows which turn is the last one"
+    assert {(S1, "w08", "flood"), (DEALER, "w08", "flood")} <= set(told), "others keep a few"
 
 
 # --- what happens to parts on their way -----------------------------------------------------

@@ -1,5 +1,6 @@
 """The comparison, the wraparound check and the norm check: what they let pass, what they show."""
 
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -124,6 +125,7 @@ def test_one_negative_number_anywhere_fails_its_row_alone(tests: int) -> None:
 numbers = st.one_of(st.sampled_from(EDGES), st.integers(0, 2**64 - 1), st.integers(0, 2**63 - 1))
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(st.data(), st.integers(1, 4), st.sampled_from([1, 2, 3, 63, 64, 65, 200]))
 def test_any_numbers(data: st.DataObject, rows: int, tests: int) -> None:
@@ -152,6 +154,7 @@ def in_range(value: int, low: int, high: int, seed: int = 0) -> bool:
 LIMIT = 8 * 2**26
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(st.one_of(st.integers(0, 2**64 - 1), st.integers(-2 * LIMIT, 2 * LIMIT)), st.integers(0, 99))
 @example(LIMIT, 0)
@@ -168,18 +171,32 @@ def test_a_projection_is_compared_on_both_sides(value: int, seed: int) -> None:
 
 @pytest.mark.parametrize("limit", [0, 1, 2**52, 2**54 + 12345])
 def test_a_norm_passes_up_to_its_limit_and_not_one_beyond(limit: int) -> None:
-    values = [0, limit - 1, limit, limit + 1, 2**63 - 1, 2**63, 2**64 - 1, 2**63 + limit]
+    """What is shared is twice the squared norm; odd numbers are nobody's."""
+    twice = [0, 2 * limit, 2 * limit + 1, 2 * limit + 2, 2**63 - 1, 2**63, 2**64 - 1]
+    twice += [2**63 + 2 * limit, 2**64 - 2 * limit - 2]
 
     async def side(net: Net, own: int, peer: str, gram: Ring, triples: compare.Triples) -> Any:
         return await no_longer(net, own, peer, gram, limit, triples, timeout_s=1.0)
 
-    squared = np.array([value % 2**64 for value in values], np.uint64)
-    count = compare.triples_needed(len(values), 2)
-    expected = [0 <= value % 2**64 <= limit for value in values]
-    assert compared(squared, count, side)[0].tolist() == expected
-    matrix = np.full((len(values), len(values)), 7, np.uint64)
-    np.fill_diagonal(matrix, squared)
+    diagonal = np.array(twice, np.uint64)
+    count = compare.triples_needed(len(twice), 2)
+    expected = [value <= 2 * limit for value in twice]
+    assert compared(diagonal, count, side)[0].tolist() == expected
+    matrix = np.full((len(twice), len(twice)), 7, np.uint64)
+    np.fill_diagonal(matrix, diagonal)
     assert compared(matrix, count, side)[0].tolist() == expected
+
+
+def test_a_bit_above_one_is_refused() -> None:
+    async def liar(net: Net) -> None:
+        net.send(S0, compare.Verdict(np.array([0, 2], np.uint8)))
+
+    async def honest(net: Net) -> Bools:
+        return await compare.open_bits(net, S1, np.zeros(2, np.uint8), 1.0)
+
+    error = Simulation({S0: honest, S1: liar}, seed=0).run()[S0].error
+    assert isinstance(error, Abort)
+    assert "server-1 sent a bit above 1" in error.reason
 
 
 @pytest.mark.parametrize("tests", [1, 2, 64, 65, 200, 257])
@@ -387,6 +404,17 @@ def wrapped(k: int) -> Callable[[Ring], Ring]:
     return bend
 
 
+def half_wrapped(k: int) -> Callable[[Ring], Ring]:
+    """2^31.5 / sqrt(k) on k coordinates: a squared norm of 2^63, the double of which is 2^64."""
+
+    def bend(words: Ring) -> Ring:
+        out = words.copy()
+        out[:k] = np.uint64(math.isqrt((1 << 63) // k))
+        return out
+
+    return bend
+
+
 def small_square(words: Ring) -> Ring:
     """Five squares that sum to 2^64 + 4, as Lagrange promises four for any number: norm 2."""
     out = np.zeros_like(words)
@@ -421,6 +449,9 @@ SHAPES: dict[str, Callable[[Ring], Ring]] = {
     "2^63 on two": top_bit_twice,
     "2^32 on an unused one": spike(32),
     "2^40 on an unused one": spike(40),
+    "2^31 on two": half_wrapped(2),
+    "2^30 on eight": half_wrapped(8),
+    "2^29 on 32": half_wrapped(32),
     "2^31 on four": wrapped(4),
     "2^30 on sixteen": wrapped(16),
     "2^28 on 256": wrapped(256),

@@ -245,6 +245,7 @@ def check(world: World, corrupt: frozenset[str]) -> None:
 # --- tests ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", [MultiKrum(2), CenteredClipping(0.5), Mean()])
 def test_schedules_without_a_missed_deadline_do_not_show(rule: GramRule) -> None:
     plan = make_plan(7, D, rule, f=2, rounds=2, min_contributors=3)

@@ -77,7 +77,7 @@ class Metrics:
                 self._excluded.labels(record["reason"]).inc()
             case "missing":
                 self._excluded.labels("missing").inc()
-            case "round":
+            case "round" | "followed":
                 self._round(record, record["round"])
             case "trained":
                 self._round(record, record["round"] + 1)
