@@ -110,6 +110,12 @@ def markdown(titles: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
+CLOCK_MEANS = {
+    "wall": "what passed",
+    "cpu": "what the process used on all its threads, on a machine that did other work as well",
+}
+
+
 def page(result: Mapping[str, Any]) -> str:
     """docs/results/two-server-round.md."""
     cells, of = result["cells"], result["machine"]
@@ -118,8 +124,8 @@ def page(result: Mapping[str, Any]) -> str:
     return f"""# A round of two_server: time, memory, bytes
 
 All parties (workers, two servers, dealer) in one process on the simulated network, the operators'
-arithmetic on {threads} threads. Multi-Krum, f = n / 5 liars. Seconds ({result["clock"]} clock) of
-rounds after the first, without the workers' training; the peak is the whole process. Made by
+arithmetic on {threads} thread{"s" if threads > 1 else ""}. Multi-Krum, f = n / 5 liars. Seconds
+({result["clock"]} clock: {CLOCK_MEANS[result["clock"]]}) of rounds after the first, without the workers' training; the peak is the whole process. Made by
 `benchmarks/two_server_round.py`, which also checks each aggregate against the sum of the chosen
 workers' quantised updates, word for word, and the bytes of each link against closed forms.
 
@@ -206,7 +212,9 @@ our bytes and take {pairs["seconds_ratio"]:g} times our seconds, with the same k
 and network, one thread. One triple of matrices in place of pairs would send a vector for each
 worker each way, twice ours. MPyC is general: Shamir shares over a 61-bit field among three parties,
 one of them curious, in Python integers, over sockets. Its bytes (three times party 0's) are the
-sharing of the inputs, which ours gets as uploads ({uploads:g} MB)."""
+sharing of the inputs, which ours gets as uploads ({uploads:g} MB); its seconds are by the wall
+clock. Not run: SPU 0.9.5, which needs a numpy below 2, and CrypTen 0.4.1, which asks for the package
+`sklearn`, a name that PyPI no longer installs."""
 
 
 def main() -> None:

@@ -98,7 +98,7 @@ def test_the_templates_are_valid_and_so_are_their_commented_parties(tmp_path: Pa
     parties = parties.replace('identity = "ed25519:..."\n', "")
     text = re.sub(r"^parties = .*\n", "", text, flags=re.MULTILINE) + parties
     config = check(tomllib.loads(text.replace("attackers = 2", "attackers = 1")), "template")
-    assert (config.server, config.workers) == ("server", ("hospital-a",))
+    assert (config.cast.leader, config.workers) == ("server", ("hospital-a",))
 
 
 def unit() -> configparser.ConfigParser:

@@ -24,10 +24,14 @@ from ostraka.drivers.trace import JsonLines, Record, as_json
 
 ENDED = "ended"  # a cell's last event where a round's bound failed
 DEFAULTS: Mapping[str, Sequence[Any]] = {
-    "rule": ("mean", "median", "trimmed-mean", "multi-krum"),
     "attack": ("none", "sign-flip", "alie"),
     "seed": (0,),
 }
+RULES: Mapping[str, Sequence[str]] = {
+    "trusted": ("mean", "median", "trimmed-mean", "multi-krum"),
+    "two-server": ("mean", "geometric-median", "multi-krum"),
+}
+"""What is compared where no rules are named: those that the trust model can run."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ def compare(
     Gives the cells' summaries. A stopped grid goes on with the same command.
     """
     place = out or Path("runs") / "compare"
-    cells = list(_cells(grid))
+    cells = list(_cells(grid, load(federation, overrides(flags)).federation.trust))
     console = Console(stderr=json_)
     results = []
     for number, cell in enumerate(cells, 1):
@@ -87,8 +91,8 @@ def compare(
     return results
 
 
-def _cells(grid: Mapping[str, Sequence[Any] | None]) -> Iterator[Cell]:
-    rules = grid.get("rule") or DEFAULTS["rule"]
+def _cells(grid: Mapping[str, Sequence[Any] | None], trust: str) -> Iterator[Cell]:
+    rules = grid.get("rule") or RULES.get(trust, RULES["trusted"])
     attacks = grid.get("attack") or DEFAULTS["attack"]
     for rule, attack, f, seed in itertools.product(
         rules, attacks, grid.get("f") or (None,), grid.get("seed") or DEFAULTS["seed"]

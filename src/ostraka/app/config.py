@@ -250,11 +250,6 @@ class Config(Section):
         return self.cast.workers
 
     @property
-    def server(self) -> str:
-        """The name of the party that leads: the server of trust model trusted."""
-        return self.cast.leader
-
-    @property
     def n(self) -> int:
         """All workers, attackers included."""
         return len(self.workers)

@@ -29,11 +29,15 @@ from ostraka.wire import Array, Bool, Index, Message, Tensor
 
 @dataclass(frozen=True)
 class Weights(Message):
-    """Server 1 to server 0: integer weights of the surviving rows; see rules.integer_weights."""
+    """Server 1 to server 0: integer weights of the surviving rows; see rules.integer_weights.
+
+    ``enough``: False when too few rows would cover for one another: the round ends, unopened.
+    """
 
     values: Annotated[Array, Tensor("int64", ("n",))]
     count: Index
     capped: Bool
+    enough: Bool
 
 
 @dataclass(frozen=True)
@@ -65,10 +69,15 @@ async def prepare_0(
     store: Callable[[Weights, Ring], None],
     *,
     timeout_s: float,
-) -> tuple[Weights, Ring]:
-    """Server 0, until the commit point: the weights, and its own p^T X0, which is stored."""
+) -> tuple[Weights, Ring] | None:
+    """Server 0, until the commit point: the weights, and its own p^T X0, which is stored.
+
+    None when server 1 ends the round, because too few rows would cover for one another.
+    """
     form = Weights.form(n=len(survivors))
     weights = await net.recv(form, server_1, timeout_s=timeout_s)
+    if not weights.enough:
+        return None
     if weights.count > len(survivors):
         raise Abort(f"{server_1} sent weights that no rule gives")
     own = combined(rows, survivors, weights.values)
@@ -76,6 +85,11 @@ async def prepare_0(
     store(weights, own)
     net.send(server_1, Prepared(True))
     return weights, own
+
+
+def refuse_1(net: Net, server_0: str, n: int) -> None:
+    """Server 1: tell server 0 that this round opens no aggregate."""
+    net.send(server_0, Weights(np.zeros(n, np.int64), 0, False, False))
 
 
 async def commit_1(

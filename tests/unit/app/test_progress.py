@@ -97,3 +97,30 @@ def test_a_rehearsal_says_who_was_replaced() -> None:
     assert out.getvalue().splitlines() == [
         "a: another; if that is not a restart, its key was copied"
     ]
+
+
+def test_two_server_tells_what_was_evened_out_and_tried_again() -> None:
+    capped = {"event": "capped", "least": 3}
+    again = {"event": "interrupted", "round": 4, "attempt": 1, "party": "dealer"}
+    lines = shown({**capped, "round": 2}, {**capped, "round": 3}, again)
+    assert lines == [
+        "round 2: the rule's weights were evened out, because one update alone would have shown "
+        "through",
+        "round 4 is tried again, because dealer began anew",
+    ]
+
+
+def test_server_1_shows_the_rounds_that_it_follows() -> None:
+    followed = [{"event": "followed", "round": k, "rounds": 20} for k in range(1, 21)]
+    assert shown(*followed)[-2:] == ["round 18/20", "round 20/20"]
+
+
+def test_the_operators_that_do_not_lead_say_little_at_the_end() -> None:
+    common = {"trust": "two-server", "rounds": 3, "state": "here"}
+    text = party_text({**common, "role": "server-1", "party": "t", "model_digest": "sha256:1"})
+    assert text.splitlines() == [
+        "party           t, server-1",
+        "model           sha256:1",
+        "state           here",
+    ]
+    assert "model" not in party_text({**common, "role": "dealer", "party": "d"})

@@ -156,7 +156,7 @@ def decide(plan: Plan, standing: Standing, geometry: Geometry) -> Weights:
     except ValueError as refusal:
         raise Abort(standing.ending(refusal)) from refusal
     chosen = quantise(safe.coefficients, geometry.n, rule.centre is None, rule.weight_bound)
-    return Weights(chosen.values, chosen.count, safe.capped)
+    return Weights(chosen.values, chosen.count, safe.capped, True)
 
 
 def dither_bits(plan: Plan, count: int) -> int | None:

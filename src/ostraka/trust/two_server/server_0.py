@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ostraka.algebra.ring import Map, Ring
@@ -153,21 +153,34 @@ class _Server:
         )
         show_model(net, plan.workers, self.state.model, final=False)
         held = await collect_seeds(net, plan.context(turn), timeout_s=plan.deadline_s)
-        standing, masks = await self.check(run, turn, held, key)
-        weights, own = await self.aggregate(run, turn, standing, masks, key)
+        standing = await self.agreed(run, turn, held)
+        try:
+            masks = await self.check(run, turn, standing, held, key)
+            weights, own = await self.aggregate(run, turn, standing, masks, key)
+        except (Abort, Timeout):
+            self.tell_absent(standing.refused, standing.roster.missing)
+            raise
         await self.finish(run, self.record(turn, standing, weights, own))
         return False
 
-    async def check(
-        self, net: Net, turn: turns.Turn, held: Collected[SeedPart], key: Key
-    ) -> tuple[Standing, Masks]:
-        """Steps 3 and 4: who takes part, the wraparound check."""
+    async def agreed(self, net: Net, turn: turns.Turn, held: Collected[SeedPart]) -> Standing:
+        """Step 3: whose uploads are complete."""
         plan = self.plan
+        wait_s = plan.deadline_s + plan.patience_s
+        roster = await agree(net, plan.server_1, plan.context(turn), held, timeout_s=wait_s)
+        return Standing(plan, turn[0], roster)
+
+    async def check(
+        self,
+        net: Net,
+        turn: turns.Turn,
+        standing: Standing,
+        held: Collected[SeedPart],
+        key: Key,
+    ) -> Masks:
+        """Step 4: the wraparound check."""
+        plan, roster = self.plan, standing.roster
         context = plan.context(turn)
-        roster = await agree(
-            net, plan.server_1, context, held, timeout_s=plan.deadline_s + plan.patience_s
-        )
-        standing = Standing(plan, turn[0], roster)
         standing.require()
 
         seeds = [context.mask(name, held.parts[name].seed) for name in roster.active]
@@ -186,7 +199,7 @@ class _Server:
         )
         standing.drop(passed, "overflow")
         standing.require()
-        return standing, masks
+        return masks
 
     async def aggregate(
         self, net: Net, turn: turns.Turn, standing: Standing, masks: Masks, key: Key
@@ -224,9 +237,14 @@ class _Server:
         def store(weights: Weights, words: Ring) -> None:
             self.keep(replace(self.state, prepared=self.record(turn, standing, weights, words)))
 
-        return await prepare_0(
+        prepared = await prepare_0(
             net, plan.server_1, masks, standing.survivors, store, timeout_s=plan.patience_s
         )
+        if prepared is None:
+            least = f"min_contributors = {plan.min_contributors}"
+            why = f"too few updates would cover for one another in the sum ({least})"
+            raise Abort(standing.ending(why))
+        return prepared
 
     def record(self, turn: turns.Turn, standing: Standing, weights: Weights, own: Ring) -> Prepared:
         """What must be on disk before server 1 commits."""
@@ -257,13 +275,17 @@ class _Server:
         self.keep(State0(state.round + 1, 0, 0, model, aggregate, words))
         send_aggregate_0(net, plan.server_1, words)
 
+    def tell_absent(self, refused: Mapping[str, Sequence[str]], missing: Sequence[str]) -> None:
+        """Say who was refused and why, and who was missing."""
+        for name, (reason, detail) in refused.items():
+            self.trace("excluded", round=self.state.round, party=name, reason=reason, detail=detail)
+        for name in missing:
+            self.trace("missing", round=self.state.round, party=name)
+
     def tell(self, record: Prepared) -> None:
         """Say who was refused or missing, what was opened to whom, and every worker's weight."""
         at, image, trace = self.state.round, self.plan.image, self.trace
-        for name, (reason, detail) in record.told["refused"].items():
-            trace("excluded", round=at, party=name, reason=reason, detail=detail)
-        for name in record.told["missing"]:
-            trace("missing", round=at, party=name)
+        self.tell_absent(record.told["refused"], record.told["missing"])
         if record.told["capped"]:
             trace("capped", round=at, least=self.plan.min_contributors)
         m = len(record.names)

@@ -15,7 +15,7 @@ from ostraka.protocols.compare import triples_1, triples_needed
 from ostraka.protocols.gram_sharing import gram_1
 from ostraka.protocols.linear_image import open_image
 from ostraka.protocols.norm_check import no_longer
-from ostraka.protocols.opening import Words, commit_1, take_aggregate_1
+from ostraka.protocols.opening import Words, commit_1, refuse_1, take_aggregate_1
 from ostraka.protocols.public_model import model_hash, show_digest
 from ostraka.protocols.upload import Collected, SharePart, agree_1, collect_shares
 from ostraka.protocols.wrap_check import within_reach, wrap_triples
@@ -227,7 +227,11 @@ class _Server:
                 ) from impossible
         else:
             geometry = Geometry.blank(len(survivors))
-        weights = decide(plan, standing, geometry)
+        try:
+            weights = decide(plan, standing, geometry)
+        except Abort:
+            refuse_1(net, plan.server_0, len(survivors))
+            raise
 
         bits = dither_bits(plan, weights.count)
         dither = None if bits is None else (self.own.derive("dither", *turn), bits)
