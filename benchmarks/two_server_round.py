@@ -11,8 +11,7 @@ products of the same shape, the paper's scheme (pairwise_triples.py) and MPyC (m
 
     pip install 'ostraka[bench]'
     python benchmarks/two_server_round.py --quick
-    python benchmarks/two_server_round.py --json benchmarks/results/two_server_round.json \
-        --page docs/results/two-server-round.md
+    python benchmarks/two_server_round.py --json FILE --page docs/results/two-server-round.md
 """
 
 from __future__ import annotations
@@ -111,8 +110,9 @@ def markdown(titles: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
 
 
 CLOCK_MEANS = {
-    "wall": "what passed",
-    "cpu": "what the process used on all its threads, on a machine that did other work as well",
+    "wall": "Seconds are those that passed.",
+    "cpu": "Seconds are the processor's, of all threads, on a\n"
+    "machine that had other work as well: read ratios, not sums.",
 }
 
 
@@ -124,10 +124,11 @@ def page(result: Mapping[str, Any]) -> str:
     return f"""# A round of two_server: time, memory, bytes
 
 All parties (workers, two servers, dealer) in one process on the simulated network, the operators'
-arithmetic on {threads} thread{"s" if threads > 1 else ""}. Multi-Krum, f = n / 5 liars. Seconds
-({result["clock"]} clock: {CLOCK_MEANS[result["clock"]]}) of rounds after the first, without the workers' training; the peak is the whole process. Made by
-`benchmarks/two_server_round.py`, which also checks each aggregate against the sum of the chosen
-workers' quantised updates, word for word, and the bytes of each link against closed forms.
+arithmetic on {threads} thread{"s" if threads > 1 else ""}. Multi-Krum, f = n / 5 liars. Rounds
+after the first, without the workers' training. {CLOCK_MEANS[result["clock"]]}
+The peak is the whole process's. Made by `benchmarks/two_server_round.py`, which also checks each
+aggregate against the sum of the chosen workers' quantised updates, word for word, and the bytes of
+each link against closed forms.
 
 {markdown([title for title, *_ in COLUMNS], [[show(c) for *_, show in COLUMNS] for c in cells])}
 
@@ -212,9 +213,9 @@ our bytes and take {pairs["seconds_ratio"]:g} times our seconds, with the same k
 and network, one thread. One triple of matrices in place of pairs would send a vector for each
 worker each way, twice ours. MPyC is general: Shamir shares over a 61-bit field among three parties,
 one of them curious, in Python integers, over sockets. Its bytes (three times party 0's) are the
-sharing of the inputs, which ours gets as uploads ({uploads:g} MB); its seconds are by the wall
-clock. Not run: SPU 0.9.5, which needs a numpy below 2, and CrypTen 0.4.1, which asks for the package
-`sklearn`, a name that PyPI no longer installs."""
+sharing of the inputs, which ours gets as uploads ({uploads:g} MB); its seconds are those that
+passed. Not run: SPU 0.9.5, which needs a numpy below 2, and CrypTen 0.4.1, which asks for the
+package `sklearn`, a name that PyPI no longer installs."""
 
 
 def main() -> None:

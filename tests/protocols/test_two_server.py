@@ -258,7 +258,8 @@ def test_a_guard_that_cannot_be_met_ends_the_round_before_anything_is_opened() -
     error = world.run().error
     assert isinstance(world.outcomes[S1].error, Abort)
     assert "2 workers contribute to the result" in str(world.outcomes[S1].error)
-    assert error is not None
+    assert isinstance(error, Abort), "server 0 is told at once, and does not wait for a deadline"
+    assert "round 0 ended: too few updates would cover for one another" in error.reason
     assert not world.of_kind("Words")
 
 

@@ -17,6 +17,7 @@ from ostraka.algebra.ring import Map, Ring, add_products
 from ostraka.crypto.prg import Key, Prg
 
 _BLOCK_WORDS = 1 << 21  # 16 MiB: a block of all rows stays near the cache, and memory small
+_PORTIONS = 8
 
 
 def hide(secret: Ring, seed: Key) -> Ring:
@@ -97,7 +98,9 @@ class Masks:
         """See Rows."""
         streams = [seed.stream() for seed in self.seeds]
         for low, high, block in _places(self.n, self.d):
-            list(self.map(_fill, list(zip(streams, block, strict=True))))
+            work = list(zip(streams, block, strict=True))
+            # A few rows at a time: to hand a thread one row costs as much as to fill it.
+            list(self.map(_fill, [work[part::_PORTIONS] for part in range(_PORTIONS)]))
             yield low, high, block
 
 
@@ -129,6 +132,6 @@ def _places(n: int, d: int) -> Blocks:
         yield low, high, memory[: n * (high - low)].reshape(n, high - low)
 
 
-def _fill(work: tuple[Prg, Ring]) -> None:
-    stream, row = work
-    stream.fill(row)
+def _fill(work: Sequence[tuple[Prg, Ring]]) -> None:
+    for stream, row in work:
+        stream.fill(row)
