@@ -7,14 +7,18 @@ be from a worker that does not obey.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ostraka.algebra.fixed import FixedPoint
+from ostraka.algebra.ring import Map
 from ostraka.crypto.prg import Key
 from ostraka.crypto.sign import Sign, signer_from
 from ostraka.crypto.transcript import digest
@@ -76,23 +80,22 @@ def secure_aggregate(
     if trust.replace("-", "_") not in TRUST_MODELS:
         raise ValueError(f"trust must be one of {', '.join(TRUST_MODELS)}, got {trust!r}")
     rule = two_server.gram_rule(rule)
-    rows, give = _as_rows(updates)
+    array, give = _as_rows(updates)
     force = _common_f(rule, pre, f)
-    centre = None if reference is None or not rule.uses_reference else _as_rows([reference])[0][0]
-    shifted = rows if centre is None else rows - centre
+    rows = _Shifted(array, _centre(rule, reference, array.shape[1]))
 
-    finite: npt.NDArray[np.bool_] = np.asarray(np.isfinite(shifted).all(axis=1))
-    fixed = _fixed(shifted[finite], clip, frac_bits)
-    sent, dropped = _sendable(shifted, finite, fixed)
-    _, force_left = remaining(len(rows), force, len(dropped), 0, None)
+    fixed = _fixed(rows, clip, frac_bits)
+    dropped = rows.unsendable(fixed)
+    _, force_left = remaining(len(array), force, len(dropped), 0, None)
     least = MIN_CONTRIBUTORS if min_contributors is None else min_contributors
+    sent = [i for i in range(len(array)) if i not in dropped]
     plan, signs = _plan(rule, tuple(pre), force_left, fixed, sent, least)
-    found = _Round(plan, signs, shifted, seed).run()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = _Round(plan, signs, rows, seed, pool.map).run()
 
-    vector = found.state.previous if centre is None else found.state.previous + centre
     return SecureAggregate(
-        vector=give(vector),
-        weights=found.weights(len(rows)),
+        vector=give(rows.back(found.state.previous)),
+        weights=found.weights(len(array)),
         dropped=dict(sorted({**dropped, **found.dropped}.items())),
         opened=tuple(found.opened),
         capped=found.capped,
@@ -109,25 +112,66 @@ def _common_f(rule: GramRule, pre: Sequence[PreAggregation], f: int | None) -> i
     return known.pop() if known else 0
 
 
-def _fixed(finite: Rows, clip: float | None, frac_bits: int | None) -> FixedPoint:
+def _centre(rule: GramRule, reference: Any, d: int) -> npt.NDArray[np.float64] | None:
+    """The public row that the rows are sent relative to, so that they are short."""
+    if reference is None or not rule.uses_reference:
+        return None
+    centre: npt.NDArray[np.float64] = _as_rows([reference])[0][0].astype(np.float64)
+    if centre.shape != (d,) or not np.isfinite(centre).all():
+        raise ValueError(f"the reference must be {d} finite numbers")
+    return centre
+
+
+@dataclass(frozen=True)
+class _Shifted:
+    """The rows relative to a centre, one at a time: a copy of all of them may be gigabytes."""
+
+    array: Rows
+    centre: npt.NDArray[np.float64] | None
+
+    def row(self, i: int) -> Rows:
+        """Row i as a worker sends it."""
+        own: Rows = self.array[i]
+        return own if self.centre is None else own - self.centre
+
+    def back(self, vector: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """A result in the caller's coordinates."""
+        return vector if self.centre is None else vector + self.centre
+
+    @cached_property
+    def biggest(self) -> list[float]:
+        """The largest coordinate of every row in size; NaN where there is a NaN."""
+        with np.errstate(invalid="ignore"):
+            rows = (self.row(i) for i in range(len(self.array)))
+            return [float(np.maximum(row.max(), -row.min())) for row in rows]
+
+    def norms(self) -> Iterator[float]:
+        """The norms of the finite rows."""
+        for i, biggest in enumerate(self.biggest):
+            if math.isfinite(biggest):
+                row = self.row(i).astype(np.float64)
+                with np.errstate(over="ignore", under="ignore"):
+                    yield math.sqrt(np.dot(row, row))
+
+    def unsendable(self, fixed: FixedPoint) -> dict[int, str]:
+        """The rows that cannot be said in words of 64 bits at all, and why."""
+        most = math.ldexp(1.0, 63 - fixed.frac_bits)
+        reasons = {
+            i: "overflow" if math.isfinite(biggest) else "non-finite"
+            for i, biggest in enumerate(self.biggest)
+            if not biggest < most
+        }
+        return reasons
+
+
+def _fixed(rows: _Shifted, clip: float | None, frac_bits: int | None) -> FixedPoint:
     if clip is None:
-        longest = max((float(np.linalg.norm(row)) for row in finite), default=0.0)
+        longest = max(rows.norms(), default=0.0)
         if not math.isfinite(longest):
             raise ValueError("some row is too long to have a norm: give a clip")
         clip = 2.0 ** math.ceil(math.log2(longest)) if longest > 0 else 1.0
         clip = clip if clip >= longest else 2 * clip
-    return FixedPoint.fitting(finite.shape[1], clip, frac_bits=frac_bits)
-
-
-def _sendable(
-    rows: Rows, finite: npt.NDArray[np.bool_], fixed: FixedPoint
-) -> tuple[list[int], dict[int, str]]:
-    """Which rows can be said in words of 64 bits at all, and the reason for those that cannot."""
-    dropped = {int(i): "non-finite" for i in np.flatnonzero(~finite)}
-    most = math.ldexp(1.0, 63 - fixed.frac_bits)
-    large = finite & (np.abs(np.where(finite[:, None], rows, 0.0)).max(axis=1, initial=0) >= most)
-    dropped |= {int(i): "overflow" for i in np.flatnonzero(large)}
-    return [i for i in range(len(rows)) if i not in dropped], dropped
+    return FixedPoint.fitting(rows.array.shape[1], clip, frac_bits=frac_bits)
 
 
 def _plan(
@@ -171,8 +215,9 @@ class _Round:
 
     plan: two_server.Plan
     signs: Mapping[str, Sign]
-    rows: Rows
+    rows: _Shifted
     seed: int
+    map: Map
 
     def __post_init__(self) -> None:
         self.dropped: dict[int, str] = {}
@@ -213,6 +258,7 @@ class _Round:
                 own=self._own(net.me),
                 commit=_forget,
                 trace=self._trace,
+                map=self.map,
             ),
             plan.server_1: lambda net: two_server.server_1(
                 net,
@@ -221,17 +267,20 @@ class _Round:
                 own=self._own(net.me),
                 commit=_forget,
                 trace=_silent,
+                map=self.map,
             ),
-            plan.dealer: lambda net: two_server.dealer(net, plan, 1, own=self._own(net.me)),
+            plan.dealer: lambda net: two_server.dealer(
+                net, plan, 1, own=self._own(net.me), map=self.map
+            ),
         }
         return programs | dict.fromkeys(plan.workers, self._worker)
 
     async def _worker(self, net: Any) -> Any:
-        row = self.rows[_row(net.me)]
+        number = _row(net.me)
         return await two_server.worker(
             net,
             self.plan,
-            lambda round, model: row,
+            lambda round, model: self.rows.row(number),
             own=self._own(net.me),
             sign=self.signs[net.me],
             encode=lambda plan, update: plan.fixed.encode_exactly(update),
@@ -267,15 +316,14 @@ def _forget(state: Any) -> None:
 
 
 def _as_rows(updates: Any) -> tuple[Rows, Any]:
-    """The rows as float64 (n, d), and what gives a vector back in their own type."""
+    """The rows as an array (n, d), and what gives a vector back in their own type."""
     first = updates[0] if isinstance(updates, list | tuple) and len(updates) else updates
     if type(first).__module__.partition(".")[0] == "torch":
         from ostraka.learn.ops import TORCH
 
         tensor = TORCH.rows(updates)
-        rows = np.asarray(TORCH.wide(tensor).detach().cpu().numpy(), np.float64)
-        return rows, tensor.new_tensor
+        return tensor.detach().cpu().numpy(), tensor.new_tensor
     from ostraka.algebra.ops import NUMPY
 
     array = NUMPY.rows(updates)
-    return array.astype(np.float64), lambda vector: vector.astype(array.dtype)
+    return array, lambda vector: vector.astype(array.dtype)
