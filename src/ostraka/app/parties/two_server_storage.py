@@ -45,6 +45,7 @@ class Store0:
         self._records = Checkpoints(folder.path / "prepared", mode=PRIVATE)
         self._initial, self._start = initial, start
         self._noted = _newest(journal)
+        self._told = int(self._noted.get("round", 0))
         kept, self.notes = self._records.load()
         self.last = self._load(kept)
 
@@ -60,7 +61,9 @@ class Store0:
                 "words": state.words,
             }
             self._folder.checkpoints.save(state.round, arrays, self._facts())
+        if state.round > self._told:  # also of a checkpoint whose writer died before its line
             line |= {"round": state.round, "model": model_digest(state.model)}
+            self._told = state.round
         self._journal.append(line)
         self.last = state
 
@@ -107,6 +110,7 @@ class Store1:
         self._records = Checkpoints(folder.path / "committed", mode=PRIVATE)
         self._initial, self._start = initial, start
         self._noted = _newest(journal)
+        self._told = int(self._noted.get("round", 0))
         kept, self.notes = self._records.load()
         self.last = self._load(None if kept is None else _committed(kept))
         self.seen = max(self.last.round, int(self._noted.get("round", 0)))
@@ -119,7 +123,9 @@ class Store1:
         if state.round != self.last.round:
             arrays: Arrays = {"model": state.model, "previous": state.previous}
             self._folder.checkpoints.save(state.round, arrays, {})
+        if state.round > self._told:  # also of a checkpoint whose writer died before its line
             line |= {"round": state.round, "model": model_digest(state.model)}
+            self._told = state.round
         self._journal.append(line)
         self.last = state
         self.seen = max(self.seen, state.round)
