@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from ostraka.app.config import Config
 
 TRUST = "two-server"
-CLIP = 4.0
+CLIP = 64.0
+"""The longest that 20 fractional bits leave room for; honest updates are usually shorter."""
 REVEAL = "distances"
 UNREAD_FRAMES = 64
 Vector = npt.NDArray[np.float32]
@@ -131,10 +132,19 @@ def secure_of(config: Config, rule: Rule, pre: tuple[PreAggregation, ...]) -> Se
 
 
 def _clip(config: Config) -> float:
-    """As written; else what [privacy] cuts a participant's update to; else 4."""
+    """As written; else what [privacy] leaves of an update before its noise; else 64.
+
+    Unit example: every gradient is at most privacy.clip long when its batch has the expected size,
+    a round adds up local_steps of them, and momentum rounds with weights that sum to
+    1 / (1 - momentum). A shorter bound would lose nothing of privacy and some of the signal; a
+    longer one would leave liars more room.
+    """
     own, privacy = config.two_server.clip, config.privacy
-    if privacy is None or privacy.unit != "participant":
+    if privacy is None:
         return CLIP if own is None else own
+    if privacy.unit == "example":
+        longest = privacy.clip * config.training.local_steps / (1.0 - config.training.momentum)
+        return longest if own is None else own
     if own not in (None, privacy.clip):
         raise UserError(
             f"[two-server] clip = {own:g} and [privacy] clip = {privacy.clip:g} both bound a "

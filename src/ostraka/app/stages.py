@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ostraka.app.build import Recipe
 from ostraka.app.config import Config, configuration_digest
+from ostraka.app.secure import limits as secure_limits
 from ostraka.attacks.parties import corrupt_worker
 from ostraka.attacks.uploads import corrupt_uploader
 from ostraka.crypto.prg import Key
@@ -29,7 +30,6 @@ from ostraka.trust.two_server.worker import encoded
 Vector = npt.NDArray[np.float32]
 Train = Callable[[int, Vector], Vector]
 Commit = Callable[[Any], None]
-UNREAD_FRAMES = 64
 
 
 class Stage(Protocol):
@@ -143,8 +143,7 @@ class TwoServerStage:
             self._signs[name], keys[name] = signer_from(self._secret("identity", name))
         session = digest("simulated session", configuration_digest(config).encode())
         self.plan = recipe.secure.plan(config, recipe, model, keys, session)
-        plan = self.plan
-        self.limits = Limits(UNREAD_FRAMES, plan.most_unread(), plan.most_bytes())
+        self.limits = secure_limits(self.plan)
 
     def begin(self, model: Vector, start: Checkpoint | None) -> two_server.State0:
         """See Stage."""

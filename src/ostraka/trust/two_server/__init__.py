@@ -22,7 +22,7 @@ from ostraka.trust.two_server.plan import (
 )
 from ostraka.trust.two_server.server_0 import server_0
 from ostraka.trust.two_server.server_1 import server_1
-from ostraka.trust.two_server.terms import expects, meetings, terms
+from ostraka.trust.two_server.terms import expects, terms
 from ostraka.trust.two_server.worker import worker
 
 __all__ = [
@@ -35,7 +35,6 @@ __all__ = [
     "expects",
     "gram_rule",
     "image_of",
-    "meetings",
     "server_0",
     "server_1",
     "terms",

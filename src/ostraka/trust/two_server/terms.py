@@ -1,4 +1,4 @@
-"""What `two_server` promises, leaks and costs; who talks to whom, and in which messages."""
+"""What `two_server` promises, leaks and costs, and who takes which messages from whom."""
 
 from __future__ import annotations
 
@@ -14,13 +14,6 @@ from ostraka.trust.two_server.plan import Plan
 
 FAMILIES = ("gram",)
 _SMALL = 4096
-
-
-def meetings(plan: Plan) -> frozenset[frozenset[str]]:
-    """Who has business with whom: every worker with the three operators, these with one another."""
-    operators = (plan.server_0, plan.server_1, plan.dealer)
-    among = {frozenset((a, b)) for a in operators for b in operators if a != b}
-    return frozenset(among | {frozenset((w, o)) for w in plan.workers for o in operators})
 
 
 def expects(plan: Plan, me: str, peer: str) -> Mapping[str, int]:
@@ -96,8 +89,7 @@ def terms(plan: Plan, d: int | None) -> Terms:
     n, f = plan.n, plan.f
     promise = Promise(
         trust="two_server",
-        may_lie=f"Up to {f} of {n} workers may send anything, together and knowing everything, "
-        "also with one curious server. Servers and dealer follow the protocol.",
+        may_lie=_may_lie(n, f),
         may_look="Any one of server 0, server 1 and the dealer may keep and study all that it "
         "sees. Three independent operators are needed: any two of them together see every update.",
         sees={
@@ -119,6 +111,16 @@ def terms(plan: Plan, d: int | None) -> Terms:
         "round. Noise ([privacy]) is the cure.",
     )
     return Terms(promise, costs(n, 0 if d is None else d, plan.projections, plan.image), FAMILIES)
+
+
+def _may_lie(n: int, f: int) -> str:
+    rest = "Servers and dealer follow the protocol."
+    if not f:
+        return f"Nobody: one worker that lies can bend the model as far as its clip allows. {rest}"
+    return (
+        f"Up to {f} of {n} workers may send anything, together and knowing everything, also with "
+        f"one curious server. {rest}"
+    )
 
 
 def costs(n: int, d: int, k: int, image: linear_image.Image) -> Mapping[str, Cost]:
