@@ -271,9 +271,9 @@ def test_in_two_server_workers_dial_all_operators_and_these_one_another(tmp_path
 @pytest.mark.parametrize(
     ("more", "state", "said"),
     [
-        ("", "ok", "updates of at most 4 on a grid of 2^-20"),
-        ("[two-server]\nfrac_bits = 25\n", "fail", "24"),
-        ("[privacy]\nnoise_multiplier = 50.0\n", "warn", "hides the liars"),
+        ("", "ok", "updates of at most 64 on a grid of 2^-20"),
+        ("[two-server]\nfrac_bits = 21\n", "fail", "20"),
+        ("[privacy]\nnoise_multiplier = 500.0\n", "warn", "hides the liars"),
     ],
 )
 def test_the_grid_of_two_server_is_tried_with_the_apps_own_size(

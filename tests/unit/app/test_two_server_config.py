@@ -91,7 +91,7 @@ def test_defaults_are_multi_krum_and_the_finest_grid_that_fits() -> None:
     recipe = build(config())
     assert (recipe.rule.name, recipe.pre) == ("multi-krum", ())
     assert recipe.secure is not None
-    assert (recipe.secure.clip, recipe.secure.sigma, recipe.secure.min_cohort) == (4.0, 0.0, 5)
+    assert (recipe.secure.clip, recipe.secure.sigma, recipe.secure.min_cohort) == (64.0, 0.0, 5)
     assert recipe.secure.fixed(100).frac_bits == 20
     wide = build(config(two_server={"clip": 1000.0})).secure
     assert wide is not None
@@ -168,9 +168,9 @@ def test_what_cannot_hold_is_refused_at_the_start(sections: Any, sentence: str) 
 
 
 def test_a_grid_that_is_too_fine_is_refused_with_the_finest_that_fits() -> None:
-    told = refusal(two_server={"frac_bits": 25})
+    told = refusal(two_server={"clip": 4.0, "frac_bits": 25})
     assert "24" in told
-    build(config(two_server={"frac_bits": 24}))
+    build(config(two_server={"clip": 4.0, "frac_bits": 24}))
 
 
 def test_krum_runs_where_one_opened_update_is_accepted_or_rows_are_mixed() -> None:
@@ -205,7 +205,7 @@ def test_explain_names_operators_leaks_numbers_and_costs(tmp_path: Any) -> None:
         "Three independent operators are needed",
         "any two of them together see every update",
         "opened to server 1 for this rule: distances of the updates",
-        "an update is cut to 4 (clip), no noise; longest that is taken: 4 (bound), on a grid of",
+        "an update is cut to 64 (clip), no noise; longest that is taken: 64 (bound), on a grid of",
         "100 random projections",
         "with 5 workers (min_cohort)",
         "fewer than 3 cover for each (min_contributors)",
@@ -240,3 +240,14 @@ def test_explain_of_a_refused_file_still_tells_who_is_who(tmp_path: Any) -> None
 def test_a_rules_largest_f_counts_what_the_guard_needs(tmp_path: Any) -> None:
     rule = explanation(config(rule={"name": "geometric-median"}), tmp_path)["rule"]
     assert rule["largest_f"] == 4, "12 >= 2f + 3"
+
+
+def test_with_noise_of_examples_the_clip_is_what_momentum_may_add_up_to() -> None:
+    privacy = {"unit": "example", "clip": 3.0}
+    training = {"momentum": 0.5, "local_steps": 2}
+    secure = build(config(privacy=privacy, training=training)).secure
+    assert secure is not None
+    assert secure.clip == 3.0 * 2 / 0.5
+    own = build(config(privacy=privacy, training=training, two_server={"clip": 1.0})).secure
+    assert own is not None
+    assert own.clip == 1.0
