@@ -175,15 +175,17 @@ class TwoServerStage:
         other = two_server.State1(0, state.round, state.model, state.previous)
 
         def server_0(net: Net) -> Any:
-            own = self._own(net.me, state.round)
-            return two_server.server_0(net, plan, state, own=own, commit=commit, trace=trace)
+            own = self._own(net.me)
+            return two_server.server_0(
+                net, plan, state, own=own, commit=commit, trace=trace, together=True
+            )
 
         def server_1(net: Net) -> Any:
-            own = self._own(net.me, state.round)
+            own = self._own(net.me)
             return two_server.server_1(net, plan, other, own=own, commit=_forget, trace=_silent)
 
         def dealer(net: Net) -> Any:
-            return two_server.dealer(net, plan, 1, own=self._own(net.me, state.round))
+            return two_server.dealer(net, plan, 1, own=self._own(net.me))
 
         return {plan.server_0: server_0, plan.server_1: server_1, plan.dealer: dealer}
 
@@ -208,9 +210,9 @@ class TwoServerStage:
             self._signs[name],
         )
 
-    def _own(self, name: str, round: int = 0) -> Key:
-        """A party's secrets, the same in every run of the same seed."""
-        return Key(self._secret(f"secrets {round}", name))
+    def _own(self, name: str) -> Key:
+        """A party's secrets, the same in every run of the same seed, resumed or not."""
+        return Key(self._secret("secrets", name))
 
     def _secret(self, use: str, name: str) -> bytes:
         return digest(f"simulated {use}", self._seed.to_bytes(8, "little"), name.encode())

@@ -39,16 +39,17 @@ async def server_0(
     commit: Callable[[State0], None],
     trace: Trace,
     map: Map = map,
+    together: bool = False,
 ) -> State0:
     """Server 0's whole life: rounds until the last, then the model to everybody.
 
     ``own`` is secret and fresh in every process. ``commit`` makes a state durable before it
     returns; a restart goes on from the last one. ``map`` spreads the arithmetic. Raises Timeout
     when a round brings nothing or an operator is gone, Abort when a round's bound fails; the state
-    is kept.
+    is kept. ``together``: the other operators begin now as well, also where rounds are done.
     """
     server = _Server(net, plan, state, own, commit, trace, map)
-    if state.attempt == 0 and state.round == 0:  # else the others may have begun long ago
+    if together or state.attempt == state.round == 0:  # else they may have begun long ago
         server.boots = {
             name: await turns.await_boot(net, name, path, turns.BEFORE_ALL)
             for name, path in server.others.items()
