@@ -57,7 +57,8 @@ class DealerRole(Keeping):
     async def program(self, net: Net) -> None:
         """The trust model's dealer, once this boot is on disk."""
         self.journal.append({"boot": self.boot})
-        await two_server.dealer(net, self.plan, self.boot, own=self.seat.own)
+        with links.all_cores() as spread:
+            await two_server.dealer(net, self.plan, self.boot, own=self.seat.own, map=spread)
         self.note_end()
 
     def begin(self) -> None:

@@ -76,9 +76,16 @@ class Server0Role(Keeping):
 
     async def program(self, net: Net) -> State0:
         """The trust model's server 0, from the stored state."""
-        final = await two_server.server_0(
-            net, self.plan, self.state, own=self.seat.own, commit=self._commit, trace=self.trace
-        )
+        with links.all_cores() as spread:
+            final = await two_server.server_0(
+                net,
+                self.plan,
+                self.state,
+                own=self.seat.own,
+                commit=self._commit,
+                trace=self.trace,
+                map=spread,
+            )
         self.note_end()
         return final
 

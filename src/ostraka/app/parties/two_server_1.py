@@ -72,9 +72,16 @@ class Server1Role(Keeping):
 
     async def program(self, net: Net) -> State1:
         """The trust model's server 1, from the stored state."""
-        final = await two_server.server_1(
-            net, self.plan, self.state, own=self.seat.own, commit=self._commit, trace=self.trace
-        )
+        with links.all_cores() as spread:
+            final = await two_server.server_1(
+                net,
+                self.plan,
+                self.state,
+                own=self.seat.own,
+                commit=self._commit,
+                trace=self.trace,
+                map=spread,
+            )
         self.note_end()
         return final
 

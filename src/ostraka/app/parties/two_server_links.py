@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
+from ostraka.algebra.ring import Map
 from ostraka.app.errors import Exit, UserError
 from ostraka.app.parties.keeping import NEVER, Turn, turn_at, turn_of
 from ostraka.app.parties.roles import Seat, Traffic
@@ -17,6 +21,13 @@ OPERATORS = Tempo(a_second=2000, at_once=4000)
 """Two operators exchange some 40 frames a round and two for every block of columns."""
 KEPT_FOR_OPERATORS, KEPT_FOR_WORKERS = 256, 8
 ANY_ATTEMPT = 1 << 62
+
+
+@contextmanager
+def all_cores() -> Iterator[Map]:
+    """What spreads an operator's arithmetic over the cores of its machine."""
+    with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="arithmetic") as pool:
+        yield pool.map
 
 
 def plan_at(seat: Seat) -> Plan:
