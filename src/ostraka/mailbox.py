@@ -8,7 +8,7 @@ that is too long nothing is kept, but its sender has spoken, and badly.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -20,11 +20,15 @@ Refusal = Literal["late", "early", "duplicate", "conflict", "flood"]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much of one sender's unread mail a party keeps, and how large one body may be."""
+    """How much of one sender's unread mail a party keeps, and how large one body may be.
+
+    ``of``: fewer unread bytes for these senders.
+    """
 
     unread_frames: int = 64
     unread_bytes: int = 1 << 28
     frame_bytes: int = 1 << 28
+    of: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -152,7 +156,8 @@ class Mailbox:
         frames, size = self._unread.get(sender, (0, 0))
         kept = 0 if isinstance(body, Malformed) else len(body)
         crowded = frames >= self._limits.unread_frames
-        return "flood" if crowded or size + kept > self._limits.unread_bytes else None
+        most = self._limits.of.get(sender, self._limits.unread_bytes)
+        return "flood" if crowded or size + kept > most else None
 
     def _places(self, label: Label) -> Iterator[tuple[_Window, Place]]:
         for window in self._windows.values():

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -19,13 +19,14 @@ import pytest
 from ostraka.algebra.ring import Ring
 from ostraka.crypto.prg import Key, Prg
 from ostraka.drivers.sim import Crash, Delivery
-from ostraka.net import Abort, Net, Program
+from ostraka.net import Abort, Net, Program, Timeout
 from ostraka.party import Frame
 from ostraka.protocols import turns
 from ostraka.protocols.upload import ACTIVE
 from ostraka.rules import GeometricMedian, GramRule, Mean, MultiKrum
 from ostraka.trust import two_server
-from ostraka.trust.two_server.plan import MOST_ATTEMPTS
+from ostraka.trust.two_server.plan import MOST_ATTEMPTS, Committed, State1
+from ostraka.trust.two_server.server_1 import _Server
 from tests.protocols.two_server_views import by_turn, hidden_words, masks_of, message_of, turn_of
 from tests.protocols.two_server_world import (
     DEALER,
@@ -261,17 +262,60 @@ def interrupted(rule: GramRule, kind: str, attempts: int, **changes: Any) -> Wor
     return World(plan_of(rule), adversary=Stalls(kind, attempts), crashes=crashes, **changes)
 
 
-def test_three_attempts_at_most_show_the_rule_anything() -> None:
-    world = interrupted(MultiKrum(f=1), "Weights", MOST_ATTEMPTS)
+def passed_over(world: World) -> list[int]:
+    return [round for (round,) in world.told("passed-over", "round")]
+
+
+def test_three_attempts_at_most_show_the_rule_anything_then_the_round_is_passed_over() -> None:
+    world = interrupted(MultiKrum(f=1), "Weights", 2 * MOST_ATTEMPTS)
+    world.finish()
+    assert len([s for s in world.of_kind("ImageShare") if turn_of(s)[0] == 0]) == MOST_ATTEMPTS
+    assert passed_over(world) == [0]
+    assert {turn_of(s)[0] for s in world.of_kind("Words")} == set(range(1, ROUNDS))
+    assert world.stored_0[-1].model.tobytes() == world.stored_1[-1].model.tobytes()
+
+
+def test_a_stored_part_of_the_sum_does_not_lift_the_limit() -> None:
+    """Server 1 dies between Prepared and its commit every time; server 0 has a part each time."""
+    world = World(plan_of(MultiKrum(f=1)), adversary=Stalls("Prepared", 2 * MOST_ATTEMPTS))
+    world.crashes = [Crash(S1, BACK_S * i, BACK_S * i) for i in range(1, 2 * MOST_ATTEMPTS)]
+    world.finish()
+    assert len([s for s in world.of_kind("ImageShare") if turn_of(s)[0] == 0]) == MOST_ATTEMPTS
+    assert passed_over(world) == [0]
+
+
+def test_a_round_that_all_workers_may_have_answered_is_passed_over() -> None:
+    """Everybody restarted in round 0, and who restarted stays out of it; the run goes on."""
+    world = World(plan_of(MultiKrum(f=1)), adversary=Stalls("ImageShare", 1))
+    everybody = (S0, S1, DEALER, *world.plan.workers)
+    world.crashes = [Crash(name, BACK_S, BACK_S + 0.1) for name in everybody]
+    world.replaced = {name: remembering(world, name) for name in world.plan.workers}
+    world.finish()
+    assert passed_over(world) == [0]
+    assert {turn_of(s)[0] for s in world.of_kind("Words")} == set(range(1, ROUNDS))
+    assert world.stored_0[-1].model.tobytes() == world.stored_1[-1].model.tobytes()
+
+
+def test_a_first_attempt_with_nobody_ends_the_run_instead() -> None:
+    world = World(plan_of(MultiKrum(f=1)))
+    world.replaced = dict.fromkeys(world.plan.workers, lambda net: net.sleep(1e9))
     outcome = world.run()
-    assert isinstance(outcome.error, Abort)
-    assert "round 0 was begun 3 times and never finished" in outcome.error.reason
-    assert len(world.of_kind("ImageShare")) == MOST_ATTEMPTS
-    assert not world.of_kind("Words")
-    world.crashes, world.adversary = (), None
-    again = world.run()
-    assert isinstance(again.error, Abort), "nor does a restart begin another one"
-    assert len(world.of_kind("ImageShare")) == MOST_ATTEMPTS
+    assert isinstance(outcome.error, Timeout)
+    assert passed_over(world) == []
+
+
+def test_server_1_keeps_to_a_committed_round_whatever_server_0_says_of_it() -> None:
+    state = State1.initial(np.zeros(3, np.float32))
+    record = Committed(0, 1, ("a",), np.ones(1, np.int64), 1, np.zeros(3, np.uint64))
+    net = cast(Net, None)
+    server = _Server(
+        net, plan_of(MultiKrum(f=1)), state, Key(bytes(32)), lambda s: None, lambda *a: None, map
+    )
+    server.follow(1, turns.Open(False, True, bytes(32)))
+    assert server.state.round == 1
+    server.state = replace(state, committed=record)
+    server.follow(1, turns.Open(False, True, bytes(32)))
+    assert server.state.round == 0
 
 
 @pytest.mark.slow

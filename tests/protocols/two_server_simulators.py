@@ -322,7 +322,7 @@ class Simulator:
         await turns.await_boot(net, S1, turns.OF_SERVER_1, turns.BEFORE_ALL)
         for turn in await self.each_turn(net, S0):
             leak, at, m = self.leaks[turn[0]], turns.at(net, turn), len(self.active(turn))
-            at.send(S1, turns.Open(False, model_hash(leak.model)))
+            at.send(S1, turns.Open(False, False, model_hash(leak.model)))
             ready = await at.recv(turns.Ready.form(), S1, timeout_s=WAIT_S)
             at = turns.go_on(at, S1, DEALER, turns.Go(ready.nonce, int(self.words(1)[0])))
             await net.sleep(1.0)  # until the made-up uploads have their ids
@@ -345,7 +345,7 @@ class Simulator:
             await at.recv(Words.form(d=plan.fixed.d), S1, timeout_s=WAIT_S)
             at.send(S1, Rounded(leak.opened))
         last = turns.at(net, (plan.rounds, 1))
-        last.send(S1, turns.Open(True, model_hash(self.leaks[-1].model)))
+        last.send(S1, turns.Open(True, False, model_hash(self.leaks[-1].model)))
 
     def image_share(self, turn: turns.Turn, f: Ring) -> Ring:
         """L of server 1's own share of 2 X X^T, which it has from words of our making."""
@@ -373,15 +373,15 @@ class Simulator:
         await turns.await_boot(net, DEALER, turns.OF_DEALER, turns.BEFORE_ALL)
         for turn in await self.each_turn(net, S0):
             at = turns.at(net, turn)
-            at.send(DEALER, turns.Open(False, bytes(32)))
+            at.send(DEALER, turns.Open(False, False, bytes(32)))
             for name in self.plan.workers:
-                at.send(name, turns.Open(False, bytes(32)))
+                at.send(name, turns.Open(False, False, bytes(32)))
             ready = await at.recv(turns.Ready.form(), DEALER, timeout_s=WAIT_S)
             run = turns.go_on(at, S1, DEALER, turns.Go(int(self.words(1)[0]), ready.nonce))
             await run.recv(turns.Part.form(), DEALER, timeout_s=WAIT_S)
             run.send(DEALER, turns.Part(self.secret()))
             await at.recv(Prepared.form(), S1, timeout_s=WAIT_S)
-        turns.at(net, (self.plan.rounds, 1)).send(DEALER, turns.Open(True, bytes(32)))
+        turns.at(net, (self.plan.rounds, 1)).send(DEALER, turns.Open(True, False, bytes(32)))
 
     async def server_1_for_dealer(self, net: Net) -> None:
         """Parts of keys, and who takes part."""

@@ -38,7 +38,7 @@ class Folder:
         self.about = path / "run.json"
         self.summary = path / "summary.json"
         self.beside = path / "curves.json"
-        self.checkpoints = Checkpoints(path / "checkpoints")
+        self.checkpoints = Checkpoints(path / "checkpoints", mode=0o600)
 
     @classmethod
     def new(cls, path: Path | None, config: Config, about: Record) -> Folder:

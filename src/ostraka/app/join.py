@@ -188,6 +188,8 @@ def _folder(member: Membership) -> Folder:
             folder.clear()
     base = str(member.federation.resolve().parent)
     try:
+        # What lies here tells of this party's data: nobody else on the machine may read it.
+        member.state.mkdir(mode=0o700, parents=True, exist_ok=True)
         return Folder.new(member.state, member.config, {"base": base, "party": member.me})
     except OSError as error:
         raise UserError(

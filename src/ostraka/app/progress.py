@@ -106,6 +106,8 @@ class Progressing:
                 )
             case {"event": "interrupted", "round": round, "party": party}:
                 self._say(escape(f"round {round} is tried again, because {party} began anew"))
+            case {"event": "passed-over", "round": round, "why": why}:
+                self._say(escape(f"round {round} is passed over, the model stays: {why}"))
             case {"event": "stalled", "at": at, "missing": missing, "left_s": left_s}:
                 until = "" if left_s is None else f", at most {left_s:.0f} s more"
                 self._say(escape(f"{at} waits for {', '.join(missing[:8])}{until}"))
@@ -204,6 +206,8 @@ class Together:
         """Show one event of one party."""
         match record:
             case {"event": "round" | "run" | "excluded" | "missing" | "capped" | "interrupted"}:
+                self._progress(record)
+            case {"event": "passed-over"}:
                 self._progress(record)
             case {"event": "waiting", "of": others} if others > 3:  # one that waits for many
                 self._progress(record)

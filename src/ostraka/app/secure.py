@@ -15,7 +15,9 @@ from ostraka.app.errors import UserError
 from ostraka.learn.catalogue import facts
 from ostraka.mailbox import Limits
 from ostraka.protocols.public_model import model_hash
+from ostraka.protocols.upload import SharePart
 from ostraka.rules.api import GramRule, PreAggregation, Rule
+from ostraka.rules.bounds import remaining
 from ostraka.rules.guard import check_start
 from ostraka.trust import two_server
 
@@ -204,10 +206,29 @@ def noise_hides(config: Config, secure: Secure, d: int) -> str | None:
     )
 
 
+def silence_ends(config: Config, secure: Secure, rule: Rule) -> str | None:
+    """A warning where f silent workers leave a rule too few rows for the guard."""
+    n, f = config.n, config.f
+    try:
+        left, faults = remaining(n, f, 0, f, config.faults.dropouts)
+        most = two_server.gram_rule(rule.with_f(faults)).most_rows(left)
+    except ValueError:
+        return None  # the rule itself ends such a round, and the warning about that is another one
+    if most - f >= secure.min_contributors:
+        return None
+    return (
+        f"{f} silent workers may end every round: {rule.name} then averages {most} of {left} "
+        f"updates, and f = {f} of them may collude, which leaves fewer than min_contributors = "
+        f"{secure.min_contributors}; add workers, lower f, or write [faults] dropouts"
+    )
+
+
 def limits(plan: two_server.Plan) -> Limits:
-    """How much unread mail of one sender a party keeps."""
+    """How much unread mail of one sender a party keeps: of a worker, one upload and the next."""
+    upload = SharePart.form(d=plan.fixed.d).max_bytes
     return Limits(
         unread_frames=UNREAD_FRAMES,
         unread_bytes=plan.most_unread(),
         frame_bytes=plan.most_bytes(),
+        of=dict.fromkeys(plan.workers, 2 * upload),
     )

@@ -22,7 +22,7 @@ import numpy as np
 
 from ostraka.algebra.ring import Ring, add_weighted
 from ostraka.crypto.prg import Key
-from ostraka.net import Abort, Net
+from ostraka.net import Net
 from ostraka.sharing.additive import Rows
 from ostraka.wire import Array, Bool, Index, Message, Tensor
 
@@ -66,20 +66,21 @@ async def prepare_0(
     server_1: str,
     rows: Rows,
     survivors: list[int],
+    check: Callable[[Weights], None],
     store: Callable[[Weights, Ring], None],
     *,
     timeout_s: float,
 ) -> tuple[Weights, Ring] | None:
     """Server 0, until the commit point: the weights, and its own p^T X0, which is stored.
 
-    None when server 1 ends the round, because too few rows would cover for one another.
+    ``check`` raises Abort for weights that cannot be. None when server 1 ends the round, because
+    too few rows would cover for one another.
     """
     form = Weights.form(n=len(survivors))
     weights = await net.recv(form, server_1, timeout_s=timeout_s)
     if not weights.enough:
         return None
-    if weights.count > len(survivors):
-        raise Abort(f"{server_1} sent weights that no rule gives")
+    check(weights)
     own = combined(rows, survivors, weights.values)
 
     store(weights, own)

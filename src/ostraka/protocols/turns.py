@@ -9,9 +9,9 @@ transport may bring a restarted party the frames of an attempt that it had begun
 after the beginning stands below a label that holds a fresh number of each follower: a process never
 goes on with what another one has begun.
 Guarantee: an attempt runs only among processes that were all there when it began, with one public
-model; an old copy of a server's state is noticed. Revealed: nothing but the model's digest to the
-other server. Server 1 answers with what it needs: nothing, the last aggregate, or to finish a round
-that it has committed to.
+model; a server's state of an earlier round is noticed. Revealed: nothing but the model's digest to
+the other server. Server 1 answers with what it needs: nothing, the last aggregate, or to finish a
+round that it has committed to.
 """
 
 from __future__ import annotations
@@ -45,9 +45,13 @@ class Boot(Message):
 
 @dataclass(frozen=True)
 class Open(Message):
-    """Server 0 to both others: an attempt begins, on this model; ``final`` after the last round."""
+    """Server 0 to both others: an attempt begins, on this model; ``final`` after the last round.
+
+    ``passed_over``: the round before this one ended without an aggregate.
+    """
 
     final: Bool
+    passed_over: Bool
     model: Annotated[bytes, Exactly(32)]
 
 

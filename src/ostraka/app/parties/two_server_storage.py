@@ -59,6 +59,7 @@ class Store0:
                 "model": state.model,
                 "previous": state.previous,
                 "words": state.words,
+                "passed_over": np.array(state.passed_over),
             }
             self._folder.checkpoints.save(state.round, arrays, self._facts())
         if state.round > self._told:  # also of a checkpoint whose writer died before its line
@@ -71,8 +72,15 @@ class Store0:
         state = State0.initial(self._initial)
         if self._start is not None:
             found = self._start.arrays
+            passed_over = bool(found["passed_over"])
             state = State0(
-                self._start.round, 0, 0, found["model"], found["previous"], found["words"]
+                self._start.round,
+                0,
+                0,
+                found["model"],
+                found["previous"],
+                found["words"],
+                passed_over=passed_over,
             )
         round = int(self._noted.get("round", 0))
         if round > state.round:
@@ -93,6 +101,7 @@ class Store0:
             state.previous,
             state.words,
             prepared,
+            state.passed_over,
         )
 
 

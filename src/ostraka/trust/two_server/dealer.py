@@ -12,7 +12,7 @@ from ostraka.protocols.upload import agree, collect_seeds
 from ostraka.protocols.wrap_check import wrap_triples
 from ostraka.sharing.additive import Masks
 from ostraka.trust.two_server.plan import Plan
-from ostraka.trust.two_server.server_1 import gram_mask
+from ostraka.trust.two_server.server_1 import LAST_ATTEMPT, gram_mask
 
 
 async def dealer(net: Net, plan: Plan, boot: int, *, own: Key, map: Map = map) -> None:
@@ -32,6 +32,7 @@ async def dealer(net: Net, plan: Plan, boot: int, *, own: Key, map: Map = map) -
 
 async def _attempt(net: Net, plan: Plan, turn: turns.Turn, boot: int, own: Key, map: Map) -> None:
     """One attempt: a key with each server, the seeds, who takes part, then everything dealt."""
+    net.window(turns.PATH, turn, (turn[0] + 1, LAST_ATTEMPT))
     net = turns.at(net, turn)
     fresh = own.derive("turn", *turn)
     nonce = turns.nonce_of(fresh)

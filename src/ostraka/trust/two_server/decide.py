@@ -36,6 +36,17 @@ from ostraka.rules.integer_weights import (
 from ostraka.trust.two_server.plan import Plan
 
 
+class RoundEndsError(Abort):
+    """Too few are left for the rule, the cohort or the guard: this round opens no aggregate."""
+
+
+class NobodyThereError(Timeout):
+    """No worker sent anything."""
+
+
+ENDINGS = (RoundEndsError, NobodyThereError)
+
+
 @dataclass
 class Standing:
     """Whose vectors take part, and who fell out for what, while the checks of a round go on.
@@ -80,17 +91,18 @@ class Standing:
         return max(0, self.plan.f - len(self.refused))
 
     def require(self) -> None:
-        """Abort unless the rule's bound and the least cohort hold; Timeout when nobody is here."""
+        """RoundEndsError unless rule and cohort have enough; NobodyThereError when nobody sent."""
         plan = self.plan
         if not self.roster.active and not self.roster.refused:
-            raise Timeout((("round", self.round),), SeedPart.kind, self.roster.missing)
+            where = (("round", self.round),)
+            raise NobodyThereError(where, SeedPart.kind, self.roster.missing)
         try:
             n, f = self._remaining()
             check_chain(plan.rule.with_f(f), [part.with_f(f) for part in plan.pre], n, f)
             if n < plan.min_cohort:
                 raise ValueError(f"{n} vectors are left, fewer than min_cohort = {plan.min_cohort}")
         except ValueError as refusal:
-            raise Abort(self.ending(refusal)) from refusal
+            raise RoundEndsError(self.ending(refusal)) from refusal
 
     def ending(self, why: object) -> str:
         """Why the round ended, with the workers' names."""
@@ -147,16 +159,24 @@ def _to_publics(opened: Opened, public: PublicRow | None) -> npt.NDArray[np.int6
 
 
 def decide(plan: Plan, standing: Standing, geometry: Geometry) -> Weights:
-    """The rule, the guard, and integer weights of the survivors. Abort when the guard refuses."""
+    """The rule, the guard, and integer weights of the survivors. RoundEndsError by the guard."""
     f = standing.f
     rule = plan.rule.with_f(f)
     try:
         exact = coefficients(geometry, rule, [part.with_f(f) for part in plan.pre], f=f)
         safe = guarded(exact, geometry, rule, standing.guard_f, plan.min_contributors)
     except ValueError as refusal:
-        raise Abort(standing.ending(refusal)) from refusal
+        raise RoundEndsError(standing.ending(refusal)) from refusal
     chosen = quantise(safe.coefficients, geometry.n, rule.centre is None, rule.weight_bound)
     return Weights(chosen.values, chosen.count, safe.capped, True)
+
+
+def check_weights(weights: Weights, sender: str) -> None:
+    """Abort when these are no integer weights of any rule."""
+    try:
+        IntegerWeights(weights.values, weights.count)
+    except ValueError as refusal:
+        raise Abort(f"{sender} sent weights that no rule gives: {refusal}") from refusal
 
 
 def dither_bits(plan: Plan, count: int) -> int | None:

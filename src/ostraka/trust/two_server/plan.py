@@ -152,7 +152,8 @@ class State0:
 
     ``attempt``: the last one opened; ``opened``: those of this round in which the rule may have
     read something; ``previous`` float64 (d,): the last aggregate; ``words`` int64 (d,): those that
-    it follows from, for server 1, where that has fallen behind.
+    it follows from, for server 1, where that has fallen behind; ``passed_over``: the round before
+    this one opened no aggregate.
     """
 
     round: int
@@ -162,6 +163,7 @@ class State0:
     previous: npt.NDArray[np.float64]
     words: npt.NDArray[np.int64]
     prepared: Prepared | None = None
+    passed_over: bool = False
 
     @classmethod
     def initial(cls, model: Vector) -> State0:

@@ -20,9 +20,12 @@ from ostraka.protocols.wrap_check import within_reach, wrap_triples
 from ostraka.sharing.additive import Masks, products_with
 from ostraka.trust.public_step import step
 from ostraka.trust.two_server.decide import (
+    ENDINGS,
     PublicRow,
+    RoundEndsError,
     Standing,
     aggregate_of,
+    check_weights,
     influence,
     settled,
     told,
@@ -94,12 +97,6 @@ class _Server:
     def next_turn(self) -> turns.Turn:
         """The label of a new attempt, stored before anybody hears of it."""
         state = self.state
-        if state.opened >= MOST_ATTEMPTS and state.prepared is None:
-            raise Abort(
-                f"round {state.round} was begun {state.opened} times and never finished; each "
-                "attempt shows colluding workers more of the others' updates, so no other one is "
-                "made: begin a run of another name from the stored model"
-            )
         self.keep(replace(state, attempt=state.attempt + 1))
         return (state.round, state.attempt + 1)
 
@@ -127,7 +124,7 @@ class _Server:
         final = turn[0] >= plan.rounds
         if final:
             show_model(net, plan.workers, self.state.model, final=True)
-        opening = turns.Open(final, model_hash(self.state.model))
+        opening = turns.Open(final, self.state.passed_over, model_hash(self.state.model))
         net.send(plan.server_1, opening)
         net.send(plan.dealer, replace(opening, model=bytes(32)))
         try:
@@ -146,6 +143,9 @@ class _Server:
             self.keep(replace(self.state, prepared=None))
         if final:
             return True
+        if self.state.opened >= MOST_ATTEMPTS:
+            self.pass_over(f"the rule has read something in {MOST_ATTEMPTS} attempts already")
+            return False
 
         here = await self.ready(net, plan.dealer)
         run = turns.go_on(net, plan.server_1, plan.dealer, turns.Go(ready.nonce, here.nonce))
@@ -158,11 +158,26 @@ class _Server:
         try:
             masks = await self.check(run, turn, standing, held, key)
             weights, own = await self.aggregate(run, turn, standing, masks, key)
-        except (Abort, Timeout):
+        except (Abort, Timeout) as ending:
             self.tell_absent(standing.refused, standing.roster.missing)
-            raise
+            if turn[1] == 1 or not isinstance(ending, ENDINGS):
+                raise
+            # Who has restarted stays out of a round that it may have answered: another attempt
+            # with too few would be followed by others like it, for ever.
+            self.pass_over(str(ending))
+            return False
         await self.finish(run, self.record(turn, standing, weights, own))
         return False
+
+    def pass_over(self, why: str) -> None:
+        """Go on to the next round with the same model."""
+        state = self.state
+        self.trace("passed-over", round=state.round, why=why)
+        self.keep(
+            replace(
+                state, round=state.round + 1, attempt=0, opened=0, prepared=None, passed_over=True
+            )
+        )
 
     async def agreed(self, net: Net, turn: turns.Turn, held: Collected[SeedPart]) -> Standing:
         """Step 3: whose uploads are complete."""
@@ -239,12 +254,18 @@ class _Server:
             self.keep(replace(self.state, prepared=self.record(turn, standing, weights, words)))
 
         prepared = await prepare_0(
-            net, plan.server_1, masks, standing.survivors, store, timeout_s=plan.patience_s
+            net,
+            plan.server_1,
+            masks,
+            standing.survivors,
+            lambda weights: check_weights(weights, plan.server_1),
+            store,
+            timeout_s=plan.patience_s,
         )
         if prepared is None:
             least = f"min_contributors = {plan.min_contributors}"
             why = f"too few updates would cover for one another in the sum ({least})"
-            raise Abort(standing.ending(why))
+            raise RoundEndsError(standing.ending(why))
         return prepared
 
     def record(self, turn: turns.Turn, standing: Standing, weights: Weights, own: Ring) -> Prepared:

@@ -23,7 +23,9 @@ from ostraka.rules.gram import Geometry
 from ostraka.sharing.additive import Masks, Shares, products_with
 from ostraka.trust.public_step import step
 from ostraka.trust.two_server.decide import (
+    ENDINGS,
     PublicRow,
+    RoundEndsError,
     Standing,
     aggregate_of,
     decide,
@@ -62,6 +64,9 @@ async def server_1(
         turn, opening = value if ended else await turns.next_turn(net, plan.server_0, turn)
 
 
+LAST_ATTEMPT = (1 << 64) - 1
+
+
 @dataclass
 class _Server:
     """One process of server 1: what it keeps, and the steps of an attempt."""
@@ -82,6 +87,8 @@ class _Server:
     async def attempt(self, turn: turns.Turn, opening: turns.Open) -> bool:
         """One attempt as server 0 has opened it; True when all rounds are over."""
         net, plan = turns.at(self.net, turn), self.plan
+        self.net.window(turns.PATH, turn, (turn[0] + 1, LAST_ATTEMPT))
+        self.follow(turn[0], opening)
         status, record = self.standing_at(turn[0])
         attempt = 0 if record is None else record.attempt
         fresh = self.own.derive("turn", *turn)
@@ -114,10 +121,21 @@ class _Server:
         held = await collect_shares(
             net, plan.context(turn), plan.fixed.d, self.map, timeout_s=plan.deadline_s
         )
-        standing, shares = await self.check(run, turn, held, key)
-        gram = await self.gram(run, standing, shares, key)
-        await self.aggregate(run, turn, standing, shares, gram)
+        try:
+            standing, shares = await self.check(run, turn, held, key)
+            gram = await self.gram(run, standing, shares, key)
+            await self.aggregate(run, turn, standing, shares, gram)
+        except ENDINGS:
+            if turn[1] == 1:
+                raise
         return False
+
+    def follow(self, round: int, opening: turns.Open) -> None:
+        """Leave a round that server 0 has passed over, unless it is committed here."""
+        state = self.state
+        committed = state.committed is not None and state.committed.round == state.round
+        if opening.passed_over and state.round == round - 1 and not committed:
+            self.keep(replace(state, round=round))
 
     def standing_at(self, round: int) -> tuple[int, Committed | None]:
         """What server 0 must know: whether a round is committed, or its outcome is lacking."""
@@ -229,7 +247,7 @@ class _Server:
             geometry = Geometry.blank(len(survivors))
         try:
             weights = decide(plan, standing, geometry)
-        except Abort:
+        except RoundEndsError:
             refuse_1(net, plan.server_0, len(survivors))
             raise
 
