@@ -92,6 +92,13 @@ def states_0() -> list[State0]:
     return story
 
 
+def passed_over_0() -> list[State0]:
+    """Its last round is tried twice and passed over; another one begins."""
+    tried = replace(states_0()[-1], attempt=2)
+    over = replace(tried, round=tried.round + 1, attempt=0, passed_over=True)
+    return [*states_0(), tried, over, replace(over, attempt=1)]
+
+
 def states_1() -> list[State1]:
     state = State1.initial(START)
     story = []
@@ -106,6 +113,11 @@ def states_1() -> list[State1]:
         state = State1(state.boot, round + 1, model, previous, record)
         story.append(state)
     return story
+
+
+def passed_over_1() -> list[State1]:
+    begun = replace(states_1()[-1], boot=9)
+    return [*states_1(), begun, replace(begun, round=begun.round + 1)]
 
 
 def alike(a: Any, b: Any) -> bool:
@@ -132,7 +144,7 @@ def acknowledged(path: Path, opened: Callable[[Path], Any], rest: Sequence[Any])
 @pytest.mark.parametrize("how", ["before", "after", "half"])
 @pytest.mark.parametrize(
     ("opened", "story"),
-    [(store_0, states_0()), (store_1, states_1())],
+    [(store_0, passed_over_0()), (store_1, passed_over_1())],
     ids=["server-0", "server-1"],
 )
 def test_a_death_at_every_call_leaves_the_last_state(

@@ -426,3 +426,21 @@ def test_a_race_may_be_over_at_once():
     party = Party("a", program, trace=lambda *a, **k: None)
     party.start(0.0)
     assert (party.status, party.result) == ("done", (1, 7))
+
+
+def test_one_sender_may_be_allowed_less_mail_than_others():
+    async def program(net):
+        await net.sleep(1.0)
+
+    events = []
+    party = Party(
+        "a",
+        program,
+        trace=lambda event, **f: events.append((event, f["peer"], f["why"])),
+        limits=Limits(unread_bytes=100, of={"b": 10}),
+    )
+    party.start(0.0)
+    for sender in ("b", "c"):
+        for place in range(3):
+            party.deliver(sender, Frame((("x", place),), "Number", bytes(8)), 0.0)
+    assert events == [("dropped", "b", "flood"), ("dropped", "b", "flood")]

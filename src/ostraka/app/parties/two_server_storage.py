@@ -153,9 +153,7 @@ class Store1:
         at = None if kept is None else (kept.round, kept.attempt)
         if noted is not None and (at is None or at < tuple(noted)):
             raise _no_record(self._folder, "committed", *noted)
-        fits = kept is not None and state.round - 1 <= kept.round <= state.round
-        needed = state.round > 0 or round > state.round
-        if (needed or kept is not None) and not fits:
+        if kept is not None and kept.round > state.round:
             raise _lost(self._journal, round, self._start)
         boot = int(self._noted.get("boot", 0))
         return State1(boot, state.round, state.model, state.previous, kept)

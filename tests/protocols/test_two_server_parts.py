@@ -1,0 +1,137 @@
+"""Small promises of two_server's parts, each of which some attack would use if it broke."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ostraka.crypto.prg import Key
+from ostraka.crypto.sign import signer_from, verifies
+from ostraka.net import Abort
+from ostraka.protocols import upload
+from ostraka.protocols.opening import Weights
+from ostraka.protocols.upload import ACTIVE, MISSING, Active, Context, make_parts
+from ostraka.rules import MultiKrum
+from ostraka.sharing.additive import Masks, block_width, hide, largest_block, spans
+from ostraka.trust.two_server.decide import check_weights
+from ostraka.trust.two_server.plan import State0
+from ostraka.trust.two_server.server_0 import _Server
+from tests.protocols.two_server_world import DEALER, S0, S1, Upload, World, make_plan
+
+SEED = bytes(range(32))
+
+
+def context(**changes: object) -> Context:
+    public = signer_from(bytes(32))[1]
+    return replace(Context(bytes(32), (0, 1), {"a": public, "b": public}), **changes)
+
+
+@pytest.mark.parametrize("changes", [{"session": bytes([1]) * 32}, {"turn": (0, 2)}])
+def test_an_upload_belongs_to_one_session_and_turn(changes: dict[str, object]) -> None:
+    """Signed parts of another run of the same workers are worth nothing here."""
+    sign, public = signer_from(bytes(32))
+    here, there = context(), context(**changes)
+    seed_part, _ = make_parts(there, "a", np.zeros(4, np.uint64), Key(SEED), sign)
+    hashes = (upload._seed_hash(seed_part.seed), seed_part.share_hash)
+    assert verifies(public, seed_part.signature, there.id("a", *hashes))
+    assert not verifies(public, seed_part.signature, here.id("a", *hashes))
+    assert not verifies(public, seed_part.signature, there.id("b", *hashes))
+
+
+def test_equal_seeds_of_two_workers_or_turns_give_different_masks() -> None:
+    """Else who copies a seed would learn the difference of two vectors."""
+    masks = {
+        context(**changes).mask(worker, SEED).stream().words(4).tobytes()
+        for worker in ("a", "b")
+        for changes in ({}, {"turn": (0, 2)}, {"turn": (1, 1)}, {"session": bytes([1]) * 32})
+    }
+    assert len(masks) == 8
+
+
+def test_server_1_cannot_count_an_upload_that_a_holder_lacks() -> None:
+    plan = make_plan(5, 4, MultiKrum(f=1), f=1, min_contributors=2, min_cohort=3)
+
+    class Names:
+        corrupt = frozenset({S1})
+
+        def on_send(self, now, sender, to, frame):
+            from ostraka.drivers.sim import Delivery
+
+            if frame.kind == "Active" and to == S0:
+                states = np.array([ACTIVE] * 5, np.uint8)
+                frame = replace(frame, body=Active(states).encode())
+            if frame.kind == "SeedPart" and sender == "w00" and to == S0:
+                return ()
+            return (Delivery(sender, to, frame),)
+
+    world = World(plan, adversary=Names())
+    error = world.run().error
+    assert isinstance(error, Abort)
+    assert "counts uploads that server-0 does not hold: w00" in error.reason
+    assert MISSING == 0
+
+
+@pytest.mark.parametrize(
+    ("values", "count"), [([1, 1, 1], 2), ([1, 0, 0], 3), ([2, 0, 0], 1), ([5, 5, 5], 1)]
+)
+def test_weights_that_no_rule_gives_name_their_sender(values: list[int], count: int) -> None:
+    with pytest.raises(Abort, match="server-1 sent weights that no rule gives"):
+        check_weights(Weights(np.array(values), count, False, True), S1)
+
+
+def test_server_0_finishes_only_the_attempt_that_it_has_stored() -> None:
+    world = World(make_plan(5, 4, MultiKrum(f=1), f=1))
+    world.finish()
+    prepared = next(s.prepared for s in world.stored_0 if s.prepared is not None)
+    state = replace(State0.initial(np.zeros(4, np.float32)), prepared=prepared)
+
+    def server(state: State0) -> _Server:
+        key = Key(bytes(32))
+        return _Server(None, world.plan, state, key, lambda s: None, lambda *a: None, map)  # type: ignore[arg-type]
+
+    assert server(state).committed(prepared.attempt) is prepared
+    for wrong in (prepared.attempt + 1, prepared.attempt - 1):
+        with pytest.raises(Abort, match="this state is an old copy"):
+            server(state).committed(wrong)
+    with pytest.raises(Abort, match="this state is an old copy"):
+        server(replace(state, prepared=None)).committed(prepared.attempt)
+
+
+@pytest.mark.parametrize(("n", "d"), [(1, 10), (9, 1 << 18), (17, 1 << 17), (5000, 3000), (100, 7)])
+def test_no_block_of_fewer_rows_is_larger_than_the_largest(n: int, d: int) -> None:
+    most = largest_block(n, d)
+    for rows in {1, n // 2 or 1, max(1, n - 1), n}:
+        wide = max(high - low for low, high in spans(rows, d))
+        assert rows * wide <= most
+        assert block_width(rows) % 2 == 0
+        assert [low for low, _ in spans(rows, d)][1:] == [h for _, h in spans(rows, d)][:-1]
+
+
+def test_a_mask_and_a_share_make_the_secret_again_block_by_block() -> None:
+    secret = Key(SEED).derive("secret").stream().words(5000)
+    seeds = [Key(SEED).derive("seed", i) for i in range(3)]
+    shares = [hide(secret, seed) for seed in seeds]
+    for low, high, block in Masks(seeds, 5000).blocks():
+        for mask, share in zip(block, shares, strict=True):
+            assert np.array_equal(mask + share[low:high], secret[low:high])
+
+
+def test_mail_for_the_far_future_is_not_kept() -> None:
+    """A worker that floods server 1 with shares of later rounds costs it two uploads at most."""
+    plan = make_plan(5, 50, MultiKrum(f=1), f=1, rounds=3)
+    world = World(plan)
+
+    def flood(upload: Upload) -> None:
+        for ahead in range(2, 12):
+            upload.send(S1, upload.parts()[1], (upload.turn[0] + ahead, 1))
+        upload.send_all()
+
+    world.cheats = {"w00": flood}
+    world.finish()
+    dropped = [e for e in world.events if e["event"] == "dropped" and e["peer"] == "w00"]
+    assert {e["why"] for e in dropped} <= {"early", "flood"}
+    assert dropped
+    assert world.missing() == set()
+    assert DEALER in {e.to for e in world.of_kind("SeedPart")}
