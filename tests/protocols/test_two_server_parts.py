@@ -12,11 +12,11 @@ from ostraka.crypto.sign import signer_from, verifies
 from ostraka.net import Abort
 from ostraka.protocols import upload
 from ostraka.protocols.opening import Weights
-from ostraka.protocols.upload import ACTIVE, MISSING, Active, Context, make_parts
+from ostraka.protocols.upload import ACTIVE, MISSING, Active, Context, Roster, make_parts
 from ostraka.rules import MultiKrum
 from ostraka.sharing.additive import Masks, block_width, hide, largest_block, spans
-from ostraka.trust.two_server.decide import check_weights
-from ostraka.trust.two_server.plan import State0
+from ostraka.trust.two_server.decide import Standing, check_weights
+from ostraka.trust.two_server.plan import Plan, State0
 from ostraka.trust.two_server.server_0 import _Server
 from tests.protocols.two_server_world import DEALER, S0, S1, Upload, World, make_plan
 
@@ -73,12 +73,34 @@ def test_server_1_cannot_count_an_upload_that_a_holder_lacks() -> None:
     assert MISSING == 0
 
 
+def standing(plan: Plan) -> Standing:
+    return Standing(plan, 0, Roster(plan.workers, {}, ()))
+
+
 @pytest.mark.parametrize(
     ("values", "count"), [([1, 1, 1], 2), ([1, 0, 0], 3), ([2, 0, 0], 1), ([5, 5, 5], 1)]
 )
 def test_weights_that_no_rule_gives_name_their_sender(values: list[int], count: int) -> None:
+    plan = make_plan(7, 4, MultiKrum(f=1), f=1, min_contributors=3)
+    weights = Weights(np.array([*values, 0, 0, 0, 0]), count, False, True)
     with pytest.raises(Abort, match="server-1 sent weights that no rule gives"):
-        check_weights(Weights(np.array(values), count, False, True), S1)
+        check_weights(plan, standing(plan), weights)
+
+
+ONE = 1 << 24
+
+
+@pytest.mark.parametrize(
+    ("values", "count"),
+    [([1, 0, 0, 0, 0, 0, 0], 1), ([ONE, 0, 0, 0, 0, 0, 0], 0), ([ONE - 6, 1, 1, 1, 1, 1, 1], 0)],
+)
+def test_server_0_opens_no_sum_that_is_nearly_one_update(values: list[int], count: int) -> None:
+    """A server 1 that lies about the rule cannot choose whose update opens."""
+    plan = make_plan(7, 4, MultiKrum(f=1), f=1, min_contributors=3)
+    weights = Weights(np.array(values), count, False, True)
+    with pytest.raises(Abort, match="fewer than min_contributors = 3: nothing was opened"):
+        check_weights(plan, standing(plan), weights)
+    check_weights(plan, standing(plan), Weights(np.array([1] * 4 + [0] * 3), 4, False, True))
 
 
 def test_server_0_finishes_only_the_attempt_that_it_has_stored() -> None:

@@ -15,7 +15,14 @@ import numpy as np
 from ostraka.app.config import Config, Data, nearest
 from ostraka.app.config import Training as ModelSection
 from ostraka.app.errors import UserError
-from ostraka.app.secure import Secure, noise_hides, secure_of, silence_ends
+from ostraka.app.secure import (
+    Secure,
+    coarse,
+    noise_hides,
+    open_to_one,
+    secure_of,
+    silence_ends,
+)
 from ostraka.attacks import ATTACKS, UpdateAttack
 from ostraka.attacks.parties import PARTY_ATTACKS
 from ostraka.attacks.uploads import UPLOAD_ATTACKS
@@ -86,11 +93,16 @@ def _secure(
         return None, []
     secure = secure_of(config, rule, pre)
     if config.training.app != BUILTIN:
-        doubt = silence_ends(config, secure, rule)
-        return secure, [] if doubt is None else [doubt]
+        doubts = [silence_ends(config, secure, rule), open_to_one(secure)]
+        return secure, [doubt for doubt in doubts if doubt is not None]
     d = dimension(config.training.model, config.data.name)
     secure.fixed(d)
-    doubts = (noise_hides(config, secure, d), silence_ends(config, secure, rule))
+    doubts = [
+        noise_hides(config, secure, d),
+        coarse(secure, d),
+        silence_ends(config, secure, rule),
+        open_to_one(secure),
+    ]
     return secure, [doubt for doubt in doubts if doubt is not None]
 
 

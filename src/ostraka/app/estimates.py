@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from ostraka.app.build import TWO_SERVER, Recipe
+from ostraka.app.build import TWO_SERVER, Recipe, rule_of
 from ostraka.app.config import Config, Faults
+from ostraka.app.errors import UserError
 from ostraka.app.secure import CLIP, Secure
 from ostraka.drivers.trace import Record
 from ostraka.learn.settings import Training
@@ -42,7 +43,12 @@ def _sketch(config: Config, recipe: Recipe | None, d: int | None) -> two_server.
     f = min(config.f, (config.n - contributors) // 2)
     sound = config.model_copy(update={"faults": Faults(byzantine=f)})
     plain = Recipe(Mean(), (), None, Training(rounds=config.federation.rounds), None, ())
-    return Secure(CLIP, 0.0, None, contributors, f + contributors).sketch(sound, plain, d or 1)
+    near = Secure(CLIP, 0.0, None, contributors, f + contributors).sketch(sound, plain, d or 1)
+    try:
+        rule, pre = rule_of(config)
+        return replace(near, rule=two_server.gram_rule(rule), pre=pre)  # what it would be shown
+    except (UserError, ValueError):
+        return near
 
 
 def seconds_of(config: Config, terms: Terms, d: int) -> Record:

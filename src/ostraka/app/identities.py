@@ -52,7 +52,9 @@ def new(
     passphrase_file: PassphraseFile = None,
     ask: Ask = False,
     days: Days = 825,
-    role: Annotated[str, typer.Option(help="worker, server or relay.")] = "worker",
+    role: Annotated[
+        str, typer.Option(help="worker, server, server-0, server-1, dealer or relay.")
+    ] = "worker",
     json_: Json = False,
 ) -> None:
     """Make a key and certificate, and print what to send to the others."""

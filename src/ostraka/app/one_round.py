@@ -25,7 +25,7 @@ from ostraka.crypto.transcript import digest
 from ostraka.drivers.sim import Simulation
 from ostraka.mailbox import Limits
 from ostraka.net import Program
-from ostraka.rules.api import GramRule, PreAggregation, Rule, own_f
+from ostraka.rules.api import CoordinateRule, GramRule, PreAggregation, Rule, own_f
 from ostraka.rules.bounds import remaining
 from ostraka.trust import two_server
 from ostraka.trust.api import Promise
@@ -46,6 +46,10 @@ class SecureAggregate:
     ``bytes_sent`` per party or, for workers, of all of them together; ``promise``: who may lie and
     who may look.
     """
+
+    def __repr__(self) -> str:
+        shape, opened = tuple(np.shape(self.vector)), [what for what, _, _ in self.opened]
+        return f"SecureAggregate(vector {shape}, dropped={self.dropped}, opened={opened})"
 
     vector: Any
     weights: npt.NDArray[np.float64]
@@ -71,14 +75,17 @@ def secure_aggregate(
 ) -> SecureAggregate:
     """Aggregate the rows of an (n, d) float32 or float64 array or torch tensor among parties.
 
-    ``trust`` names the trust model. ``f``: the rule's or its pre-aggregations', else 0. ``clip``:
-    the smallest power of two that is not below the norm of any finite row. ``frac_bits``: the
-    largest that fits, at most 20. ``min_contributors``: 3. The parties' secrets follow from
-    ``seed`` here, so the call can be repeated and hides nothing from whoever runs it. Raises
-    ValueError with a sentence for every refusal, a round that ends without opening among them.
+    The rows are what the workers send: one that is longer than ``clip`` is not cut but refused,
+    like that of a worker that does not obey. ``trust`` names the trust model. ``f``: the rule's or
+    its pre-aggregations', else 0. ``clip``: the smallest power of two that is not below the norm of
+    any finite row. ``frac_bits``: the largest that fits, at most 20. ``min_contributors``: 3. The
+    parties' secrets follow from ``seed`` here, so the call can be repeated and hides nothing from
+    whoever runs it. Raises ValueError with a sentence for every refusal, a round that ends without
+    opening among them.
     """
-    if trust.replace("-", "_") not in TRUST_MODELS:
+    if not isinstance(trust, str) or trust.replace("-", "_") not in TRUST_MODELS:
         raise ValueError(f"trust must be one of {', '.join(TRUST_MODELS)}, got {trust!r}")
+    _check_types(rule, pre, seed, clip, frac_bits)
     rule = two_server.gram_rule(rule)
     array, give = _as_rows(updates)
     force = _common_f(rule, pre, f)
@@ -102,6 +109,19 @@ def secure_aggregate(
         bytes_sent=found.bytes_sent,
         promise=two_server.terms(plan, fixed.d).promise,
     )
+
+
+def _check_types(rule: Any, pre: Any, seed: Any, clip: Any, frac_bits: Any) -> None:
+    """ValueError with a sentence for an argument of another kind."""
+    if not isinstance(rule, GramRule | CoordinateRule):
+        raise ValueError(f"rule must be a rule such as rules.MultiKrum(f=2), got {rule!r}")
+    if not isinstance(pre, Sequence) or not all(isinstance(p, PreAggregation) for p in pre):
+        raise ValueError(f"pre must be a list such as [rules.NNM(f=2)], got {pre!r}")
+    for name, value in (("seed", seed), ("frac_bits", frac_bits)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+            raise ValueError(f"{name} must be a whole number, got {value!r}")
+    if clip is not None and (isinstance(clip, bool) or not isinstance(clip, int | float)):
+        raise ValueError(f"clip must be a number, got {clip!r}")
 
 
 def _common_f(rule: GramRule, pre: Sequence[PreAggregation], f: int | None) -> int:

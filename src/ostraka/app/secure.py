@@ -32,6 +32,7 @@ REVEAL = "distances"
 UNREAD_FRAMES = 64
 Vector = npt.NDArray[np.float32]
 _KEY_BYTES = 32
+_FINE = 8.0
 
 
 @dataclass(frozen=True)
@@ -203,6 +204,29 @@ def noise_hides(config: Config, secure: Secure, d: int) -> str | None:
         "noise that hides the honest also hides the liars: with noise an update may be "
         f"{bound:.3g} long, so {f} liars weigh as much as {honest} honest updates of at most "
         f"{secure.clip:g}; use more workers, less noise or a smaller model"
+    )
+
+
+def coarse(secure: Secure, d: int) -> str | None:
+    """A warning where the grid is so coarse beside the clip that rounding spoils updates."""
+    fixed = secure.fixed(d)
+    steps = fixed.clip / fixed.unit / math.sqrt(d)
+    if steps >= _FINE:
+        return None
+    return (
+        f"the grid is coarse: an update of {fixed.clip:g} (clip) spread over {d:,} coordinates has "
+        f"{steps:.2g} steps of 2^-{fixed.frac_bits} in each, so rounding hides most of it; write "
+        "more [two-server] frac_bits, or a larger clip if updates are longer than that"
+    )
+
+
+def open_to_one(secure: Secure) -> str | None:
+    """A warning where the file accepts that one worker's update may be opened."""
+    if secure.min_contributors > 1:
+        return None
+    return (
+        "min_contributors = 1: what is opened may be a single worker's update, which all parties "
+        "then see; leave it out (3) to keep every update among others"
     )
 
 

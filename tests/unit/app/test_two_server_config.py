@@ -251,3 +251,31 @@ def test_with_noise_of_examples_the_clip_is_what_momentum_may_add_up_to() -> Non
     own = build(config(privacy=privacy, training=training, two_server={"clip": 1.0})).secure
     assert own is not None
     assert own.clip == 1.0
+
+
+def test_what_is_legal_but_unwise_is_told() -> None:
+    def told(**sections: object) -> str:
+        return " ".join(build(config(**sections)).warnings)
+
+    assert "rounding hides most of it" in told(two_server={"frac_bits": 0, "clip": 1.0})
+    assert "rounding hides most of it" in told(two_server={"clip": 1e-5})
+    assert "a single worker's update" in told(two_server={"min_contributors": 1})
+    silent = {"faults": {"byzantine": 2}, "rule": {"name": "mda"}, "simulation": {"parties": 8}}
+    assert "2 silent workers may end every round: mda then averages 4 of 6" in told(**silent)
+    assert "silent" not in told(**{**silent, "simulation": {"parties": 12}})
+    assert told() == ""
+
+
+def test_explain_tells_of_a_rule_that_opens_one_update(tmp_path: Any) -> None:
+    krum = {"name": "krum"}
+    found = explained(tmp_path, rule=krum, two_server={"min_contributors": 1})
+    assert "one worker's update in every round, exactly: krum opens it" in found
+    assert "which is one worker's update" in found
+    mixed = explained(tmp_path, rule={"name": "krum", "pre": ["nnm"]})
+    assert "exactly: krum" not in mixed
+
+
+def test_explain_of_a_refused_file_does_not_claim_that_nothing_is_opened(tmp_path: Any) -> None:
+    found = explained(tmp_path, two_server={"frac_bits": 40})
+    assert "distances of the updates" in found
+    assert "nothing of the updates" not in found

@@ -24,7 +24,7 @@ from ostraka.protocols.upload import Roster, SeedPart
 from ostraka.rules.api import check_chain, coefficients
 from ostraka.rules.bounds import remaining
 from ostraka.rules.gram import ORIGIN, REFERENCE, Geometry
-from ostraka.rules.guard import guarded
+from ostraka.rules.guard import SLACK, contributors, guarded
 from ostraka.rules.integer_weights import (
     WEIGHT_BITS,
     IntegerWeights,
@@ -171,12 +171,24 @@ def decide(plan: Plan, standing: Standing, geometry: Geometry) -> Weights:
     return Weights(chosen.values, chosen.count, safe.capped, True)
 
 
-def check_weights(weights: Weights, sender: str) -> None:
-    """Abort when these are no integer weights of any rule."""
+def check_weights(plan: Plan, standing: Standing, weights: Weights) -> None:
+    """Server 0's own look at what server 1 has decided, before anything of it is opened.
+
+    Abort when these are no integer weights of any rule, or when too few rows cover for one another
+    in their sum, where that can be seen from the weights alone (not around a public centre).
+    """
     try:
         IntegerWeights(weights.values, weights.count)
     except ValueError as refusal:
-        raise Abort(f"{sender} sent weights that no rule gives: {refusal}") from refusal
+        raise Abort(f"{plan.server_1} sent weights that no rule gives: {refusal}") from refusal
+    if plan.rule.centre is not None:
+        return
+    covered = contributors(np.abs(weights.values).astype(np.float64), standing.guard_f)
+    if covered < plan.min_contributors * (1.0 - SLACK):
+        raise Abort(
+            f"{plan.server_1} sent weights under which only {covered:.2f} updates cover for one "
+            f"another, fewer than min_contributors = {plan.min_contributors}: nothing was opened"
+        )
 
 
 def dither_bits(plan: Plan, count: int) -> int | None:

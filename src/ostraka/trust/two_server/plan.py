@@ -16,6 +16,7 @@ from ostraka.protocols.gram_sharing import AHEAD
 from ostraka.protocols.linear_image import Image
 from ostraka.protocols.upload import Context, Turn
 from ostraka.protocols.wrap_check import projections
+from ostraka.rules import RULES
 from ostraka.rules.api import GramRule, PreAggregation, Rule, check_chain, measured, needs
 from ostraka.rules.gram import ORIGIN, REFERENCE
 from ostraka.rules.guard import check_start
@@ -119,13 +120,18 @@ def image_of(rule: Rule, pre: tuple[PreAggregation, ...] = ()) -> Image:
     )
 
 
+def _fitting() -> list[str]:
+    """The names of the rules that this trust model runs."""
+    return sorted(name for name, rule in RULES.items() if issubclass(rule, GramRule))
+
+
 def gram_rule(rule: Rule) -> GramRule:
     """The rule, if this trust model can run it. ValueError with the reason where it cannot."""
     if not isinstance(rule, GramRule):
         raise ValueError(
             f"{rule.name} works on each coordinate by itself, and two_server runs only rules that "
             "commute with rotations, since nobody there sees a coordinate: use it under trusted "
-            "or replicated, or choose one of the rules that two_server runs"
+            f"(or, later, replicated), or choose one of {', '.join(_fitting())}"
         )
     return rule
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from ostraka.algebra.ring import Map, Ring
 from ostraka.crypto.prg import Key
-from ostraka.net import Abort, Net, Timeout, Trace
+from ostraka.net import Abort, Net, Path, Timeout, Trace
 from ostraka.protocols import turns
 from ostraka.protocols.compare import triples_0, triples_needed
 from ostraka.protocols.gram_sharing import gram_0
@@ -31,6 +31,9 @@ from ostraka.trust.two_server.decide import (
     told,
 )
 from ostraka.trust.two_server.plan import MOST_ATTEMPTS, Plan, Prepared, State0
+
+GREETING_S = 0.3
+"""How long a restarted server 0 listens before it opens an attempt that old news would undo."""
 
 
 async def server_0(
@@ -57,6 +60,8 @@ async def server_0(
             name: await turns.await_boot(net, name, path, turns.BEFORE_ALL)
             for name, path in server.others.items()
         }
+    else:
+        await server.hear_old_boots()
     while True:
         turn = server.next_turn()
         ended, over = await net.race(
@@ -107,6 +112,17 @@ class _Server:
             self.boots[name] = await turns.await_boot(self.net, name, path, known)
             if self.boots[name][0] != self.answered.get(name):
                 return
+
+    async def hear_old_boots(self) -> None:
+        """Take in what others said when they began: it is brought to a new process once more."""
+
+        async def hear(name: str, path: Path) -> None:
+            said = turns.await_boot(self.net, name, path, turns.BEFORE_ALL)
+            heard, number = await self.net.race(said, self.net.sleep(GREETING_S))
+            if heard == 0:
+                self.boots[name] = number
+
+        await self.net.par(*(hear(name, path) for name, path in self.others.items()))
 
     async def ready(self, net: Net, name: str) -> turns.Ready:
         """An operator's answer to the opening."""
@@ -258,7 +274,7 @@ class _Server:
             plan.server_1,
             masks,
             standing.survivors,
-            lambda weights: check_weights(weights, plan.server_1),
+            lambda weights: check_weights(plan, standing, weights),
             store,
             timeout_s=plan.patience_s,
         )

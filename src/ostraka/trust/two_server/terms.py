@@ -94,16 +94,16 @@ def terms(plan: Plan, d: int | None) -> Terms:
         "sees. Three independent operators are needed: any two of them together see every update.",
         sees={
             "server-0": "who takes part, two check bits per worker, every worker's weight in the "
-            "rule's output, and the weighted sum of updates under a dither (the exact sum where "
-            "all weights are equal)",
-            "server-1": "who takes part, two check bits per worker, "
-            f"{opened} of the updates, and the rounded aggregate (the exact sum where all weights "
-            "are equal)",
+            f"rule's output, and {_sum_text(plan, 'the weighted sum of updates under a dither')}",
+            "server-1": f"who takes part, two check bits per worker, {opened} of the updates, and "
+            f"{_sum_text(plan, 'the rounded aggregate')}",
             "dealer": "who takes part",
-            "worker": "the model of every round, nothing of the other workers' updates",
+            "worker": "the model of every round, and with it the aggregate of the round before; "
+            + ("which is one worker's update" if _one_row(plan) else "no single update"),
         },
         tolerates={"byzantine workers": f, "byzantine servers": 0, "curious operators": 1},
-        not_promised="A right result when a server or the dealer lies. Weights and changes of who "
+        not_promised="Anything when an operator does not follow the protocol: a lying server can "
+        "spoil the result, and learn more than what is listed here. Weights and changes of who "
         "takes part tell server 0 something over many rounds: least squares over 40 rounds found "
         "one worker's mean gradient with correlation 0.89. Distances tell server 1, with a few "
         "colluding workers, label histograms (correlation 0.99 at the start, 0.55 to 0.73 late), "
@@ -111,6 +111,17 @@ def terms(plan: Plan, d: int | None) -> Terms:
         "round. Noise ([privacy]) is the cure.",
     )
     return Terms(promise, costs(n, 0 if d is None else d, plan.projections, plan.image), FAMILIES)
+
+
+def _one_row(plan: Plan) -> bool:
+    """Whether the aggregate is a single worker's update."""
+    return plan.rule.publishes_one_row and not plan.pre
+
+
+def _sum_text(plan: Plan, otherwise: str) -> str:
+    if _one_row(plan):
+        return f"one worker's update in every round, exactly: {plan.rule.name} opens it"
+    return f"{otherwise} (the exact sum where all weights are equal)"
 
 
 def _may_lie(n: int, f: int) -> str:
