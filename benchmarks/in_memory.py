@@ -96,7 +96,7 @@ class Stopwatch:
         """The pool's map; work of functions of these names counts as a kind."""
 
         def mapped(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
-            kind = kinds.get(getattr(function, "__name__", ""))
+            kind = kinds.get(_name(function))
             with self._inside(lambda now: now if kind is None else (now[0], kind)):
                 return list(pool.map(function, items))
 
@@ -236,3 +236,11 @@ def machine() -> dict[str, Any]:
         "numba": version("numba"),
         "cores": os.cpu_count(),
     }
+
+
+def _name(function: Any) -> str:
+    """The name of a function, or of that which a partial one hands on."""
+    while isinstance(function, functools.partial):
+        inner = function.args[0] if function.args else None
+        function = inner if callable(inner) else function.func
+    return str(getattr(function, "__name__", ""))

@@ -262,7 +262,7 @@ def test_a_late_update_is_late_and_the_round_does_not_wait() -> None:
 
 def test_a_server_that_restarts_asks_again_and_ends_with_the_same_model() -> None:
     clean = Federation().model()
-    for at in (0.5, 1.5, 2.5, 4.5):
+    for at in (0.5, 1.5, 2.5, 3.5):
         links = Links(latency_s=0.5)
         crash = Crash("s", at, at + 1.0)
         federation = Federation(options={"links": links, "crashes": [crash]})

@@ -248,7 +248,9 @@ def test_a_guess_of_an_update_cannot_be_tested_against_its_id(
 
 
 def unguarded(patch: pytest.MonkeyPatch) -> None:
+    """Neither server looks whether an update shows through."""
     patch.setattr(DECIDING, "guarded", lambda c, *_: Guarded(c, False))
+    patch.setattr(SERVING_0, "check_weights", lambda *_: None)
 
 
 def residue(world: World, rows: npt.NDArray[np.float64], f: int) -> float:

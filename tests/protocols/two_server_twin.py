@@ -62,6 +62,10 @@ def played(
     previous = world.stored_0[0].previous
     story: list[Round] = []
     for number in range(plan.rounds if rounds is None else rounds):
+        if (number,) in world.told("passed-over", "round"):
+            nothing = IntegerWeights(np.zeros(0, np.int64), 0)
+            story.append(Round(np.zeros((0, 0)), nothing, False, previous, model, plan.f))
+            continue
         out = left_out(number)
         rows = [world.updates(w, number, model) for w in plan.workers if w not in out]
         dither = _dither(world, number)

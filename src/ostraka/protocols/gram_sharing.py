@@ -31,7 +31,7 @@ import numpy as np
 from ostraka.algebra.ring import Map, Ring, add_gram, add_squares
 from ostraka.crypto.prg import Key
 from ostraka.net import Net
-from ostraka.sharing.additive import Masks, Rows
+from ostraka.sharing.additive import Masks, Rows, by_rows
 from ostraka.wire import Array, Bool, Message, Tensor
 
 AHEAD = 3
@@ -68,8 +68,9 @@ async def gram_0(
     for number, (low, high, block) in enumerate(masks.blocks()):
         at = net.sub(BLOCK[0], number)
         form = MaskedBlock.form(n=masks.n, w=high - low)
-        block += block
-        block += (await at.recv(form, server_1, timeout_s=timeout_s)).words
+        f = (await at.recv(form, server_1, timeout_s=timeout_s)).words
+        by_rows(masks.map, _twice_and, block, f)
+        del f
         at.send(server_1, Taken(True))
         net.window(BLOCK, (number + 1,))
         _add_own(block, share, masks.map)
@@ -84,9 +85,7 @@ async def gram_1(
     share = _empty(n, full)
     for number, (held, masking) in enumerate(zip(shares.blocks(), mask.blocks(), strict=True)):
         y, f = held[2], masking[2]
-        y += f
-        f += f
-        np.subtract(y, f, out=f)  # F = Y - B in the place of B, and Y + B in that of Y
+        by_rows(shares.map, _sum_and_difference, y, f)
         if number >= AHEAD:
             await _taken(net, server_0, number - AHEAD, timeout_s)
         net.sub(BLOCK[0], number).send(server_0, MaskedBlock(f))
@@ -104,7 +103,7 @@ def gram_dealer(
     """The dealer's part: -2 P P^T from both streams, minus R, to server 1."""
     own = _empty(masks.n, full)
     for (_, _, x), (_, _, b) in zip(masks.blocks(), mask.blocks(), strict=True):
-        x -= b
+        by_rows(masks.map, _minus, x, b)
         _add_own(x, own, masks.map)
     words = np.negative(_pack(own + own, full)) - _blinding(blinding, masks.n, full)
     net.send(server_1, CrossTerms(words))
@@ -114,6 +113,24 @@ async def _taken(net: Net, server_0: str, number: int, timeout_s: float) -> None
     """Wait until server 0 is done with a block, and forget all up to it."""
     await net.sub(BLOCK[0], number).recv(Taken.form(), server_0, timeout_s=timeout_s)
     net.window(BLOCK, (number + 1,))
+
+
+def _twice_and(x: Ring, f: Ring) -> None:
+    """2 X0 + F in the place of X0."""
+    x += x
+    x += f
+
+
+def _sum_and_difference(y: Ring, b: Ring) -> None:
+    """Y + B in the place of Y, and F = Y - B in that of B."""
+    y += b
+    b += b
+    np.subtract(y, b, out=b)
+
+
+def _minus(x: Ring, b: Ring) -> None:
+    """X0 - B in the place of X0."""
+    x -= b
 
 
 def _empty(n: int, full: bool) -> Ring:

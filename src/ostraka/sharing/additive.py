@@ -7,9 +7,10 @@ says nothing of the secret. Source: He, Karimireddy and Jaggi 2020, section 3, w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -73,6 +74,20 @@ class Rows(Protocol):
         """
 
 
+def by_rows(map: Map, work: Callable[..., None], *rows: Any) -> None:
+    """Do some work on a few rows of each of these at a time, spread by ``map``.
+
+    To hand a thread a single row costs as much as to fill it.
+    """
+    n = len(rows[0])
+    parts = [slice(n * k // _PORTIONS, n * (k + 1) // _PORTIONS) for k in range(_PORTIONS)]
+    list(map(partial(_portion, work, rows), parts))
+
+
+def _portion(work: Callable[..., None], rows: Sequence[Any], part: slice) -> None:
+    work(*(own[part] for own in rows))
+
+
 def products_with(rows: Rows, public: Ring) -> Ring:
     """Products uint64 (n,) of all rows with one public row (d,)."""
     out = np.zeros((rows.n, 1), np.uint64)
@@ -98,9 +113,7 @@ class Masks:
         """See Rows."""
         streams = [seed.stream() for seed in self.seeds]
         for low, high, block in _places(self.n, self.d):
-            work = list(zip(streams, block, strict=True))
-            # A few rows at a time: to hand a thread one row costs as much as to fill it.
-            list(self.map(_fill, [work[part::_PORTIONS] for part in range(_PORTIONS)]))
+            by_rows(self.map, _fill, streams, block)
             yield low, high, block
 
 
@@ -120,8 +133,7 @@ class Shares:
     def blocks(self) -> Blocks:
         """See Rows."""
         for low, high, block in _places(self.n, self.d):
-            for place, row in zip(block, self.rows, strict=True):
-                place[:] = row[low:high]
+            by_rows(self.map, partial(_copy, low, high), self.rows, block)
             yield low, high, block
 
 
@@ -132,6 +144,11 @@ def _places(n: int, d: int) -> Blocks:
         yield low, high, memory[: n * (high - low)].reshape(n, high - low)
 
 
-def _fill(work: Sequence[tuple[Prg, Ring]]) -> None:
-    for stream, row in work:
-        stream.fill(row)
+def _fill(streams: Sequence[Prg], block: Ring) -> None:
+    for stream, place in zip(streams, block, strict=True):
+        stream.fill(place)
+
+
+def _copy(low: int, high: int, rows: Sequence[Ring], block: Ring) -> None:
+    for row, place in zip(rows, block, strict=True):
+        place[:] = row[low:high]
