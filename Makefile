@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest -p no:cacheprovider
+# Tests that start no processes of their own run two at a time; the others would disturb each other.
+QUICK := tests/unit tests/protocols tests/sweep
 
 .PHONY: help demo test check soak setup clean
 .DEFAULT_GOAL := help
@@ -34,7 +36,8 @@ check: $(READY)
 	@$(PYTEST) -q tests/test_tidy.py
 
 test: check
-	@$(PYTEST) --no-header -m "not soak" --ignore=tests/test_tidy.py tests
+	@$(PYTEST) --no-header -q -n 2 -m "not soak" $(QUICK)
+	@$(PYTEST) --no-header -m "not soak" --ignore=tests/test_tidy.py $(QUICK:%=--ignore=%) tests
 
 soak: $(READY)
 	@$(PYTEST) -q -m soak -o timeout=0 tests
