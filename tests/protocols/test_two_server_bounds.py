@@ -202,14 +202,16 @@ def test_triples_of_a_row_follow_the_closed_form() -> None:
 # --- Gram sharing, opening, guard, image ----------------------------------------------------------
 
 
-def test_the_shares_of_the_page_sum_to_the_gram_matrix() -> None:
+def test_the_shares_of_the_page_sum_to_twice_the_gram_matrix() -> None:
     rng = np.random.default_rng(4)
     x, x0, b, r = (rng.integers(0, 2**64, (4, 9), dtype=np.uint64) for _ in range(4))
     y, r = x - x0, np.triu(r[:, :4]) + np.triu(r[:, :4], 1).T
-    f, m = y - b, x0 @ b.T
-    of_0 = (x0 + f) @ (x0 + f).T + r
-    of_1 = y @ y.T - f @ f.T + (m + m.T - r)
-    assert (of_0 + of_1 == x @ x.T).all()
+    f, p, two = y - b, x0 - b, np.uint64(2)
+    assert (two * x0 + f == x + p).all()
+    assert (y + b == x - p).all()
+    of_0 = (x + p) @ (x + p).T + r
+    of_1 = (x - p) @ (x - p).T + (np.negative(two * (p @ p.T)) - r)
+    assert (of_0 + of_1 == two * (x @ x.T)).all()
 
 
 def test_rounding_under_a_uniform_dither_is_unbiased_and_off_by_less_than_a_step() -> None:
