@@ -4,8 +4,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest -p no:cacheprovider
-# Tests that start no processes of their own run two at a time; the others would disturb each other.
-QUICK := tests/unit tests/protocols tests/sweep
+# Tests run two at a time, but for those that hold a party to seconds: nothing runs beside them.
+TWO := -n 2 --dist worksteal
+ALONE := tests/faults/test_strangers.py tests/faults/test_flood.py
+# Hundreds of processes begin: each would compile the package anew if it might not keep the result.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test check soak setup clean
 .DEFAULT_GOAL := help
@@ -36,8 +39,8 @@ check: $(READY)
 	@$(PYTEST) -q tests/test_tidy.py
 
 test: check
-	@$(PYTEST) --no-header -q -n 2 -m "not soak" $(QUICK)
-	@$(PYTEST) --no-header -m "not soak" --ignore=tests/test_tidy.py $(QUICK:%=--ignore=%) tests
+	@$(PYTEST) --no-header -q $(TWO) -m "not soak" --ignore=tests/test_tidy.py $(ALONE:%=--ignore=%) tests
+	@$(PYTEST) --no-header -q -m "not soak" $(ALONE)
 
 soak: $(READY)
 	@$(PYTEST) -q -m soak -o timeout=0 tests

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -23,6 +22,7 @@ from ostraka.drivers.tls import PinnedTls
 from ostraka.mailbox import Limits
 from ostraka.net import Program
 from tests.faults.host import LOOPS
+from tests.ports import free_port
 
 LIMITS = Limits(unread_frames=64, unread_bytes=1 << 25, frame_bytes=1 << 24)
 CONTEXT = bytes(32)
@@ -203,13 +203,6 @@ def identity(folder: Path, name: str) -> Identity:
         if (folder, name) not in _made:
             _made[folder, name] = create(name, folder / f"{name}.pem")
         return _made[folder, name]
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 SOCKETS: dict[str, Callable[..., Sockets]] = {

@@ -294,6 +294,92 @@ def test_compare_refuses_cells_that_were_run_with_other_settings(tmp_path: Path)
     assert "federation.rounds was 1 and is now 2" in ended.err
 
 
+@pytest.mark.parametrize(
+    ("flags", "code", "sentences"),
+    [
+        (
+            ["--rule", "median", "--rule", "krum", "--f", 1, "--f", 5],
+            64,
+            ["cells krum-none-f5-seed0, krum-sign-flip-f5-seed0, krum-alie-f5-seed0: krum needs"],
+        ),
+        (
+            ["--trust", "two-server", "--rule", "mean", "--rule", "median", "--attack", "none"],
+            64,
+            ["cell median-none-seed0: trust model two-server: median works on each coordinate"],
+        ),
+        (
+            ["--rule", "mean", "--rule", "maen", "--attack", "none", "--attack", "alei"],
+            64,
+            [
+                "cell mean-alei-seed0: unknown attack 'alei'",
+                "; and cells maen-none-seed0, maen-alei-seed0: unknown rule 'maen'",
+            ],
+        ),
+        (
+            ["--rule", "mean", "--attack", "none", "--attack", "ipm:epsilon=1"],
+            64,
+            ["cell mean-ipm-epsilon-1-seed0: attack ipm has no parameter 'epsilon'"],
+        ),
+        (
+            ["--rule", "mean", "--attack", "alie", "--n", 3, "--f", 3]
+            + [word for seed in range(6) for word in ("--seed", seed)],
+            64,
+            ["cells mean-alie-f3-seed0, ", "mean-alie-f3-seed3 and 2 more: attack alie is made"],
+        ),
+    ],
+)
+def test_compare_refuses_bad_cells_before_the_first_one_runs(
+    tmp_path: Path, flags: list[object], code: int, sentences: list[str]
+) -> None:
+    ended = ostraka("compare", *flags, "--rounds", 1, "--out", tmp_path / "g")
+    assert ended.code == code
+    assert ended.err.startswith("ostraka: nothing was run; refused would be cell")
+    for sentence in sentences:
+        assert sentence in ended.err
+    assert ended.out == ""
+    assert not (tmp_path / "g").exists()
+
+
+@pytest.mark.slow
+def test_compare_looks_at_the_folders_of_all_cells_before_it_runs_one(tmp_path: Path) -> None:
+    out = tmp_path / "g"
+    flags = ["--model", "logistic", "--attack", "none", "--out", out]
+    assert ostraka("compare", *flags, "--rule", "median", "--rounds", 1).code == 0
+    both = [*flags, "--rule", "mean", "--rule", "median"]
+    ended = ostraka("compare", *both, "--rounds", 2)
+    assert ended.code == 78
+    assert "refused would be cell median-none-seed0: " in ended.err
+    assert "federation.rounds was 1 and is now 2" in ended.err
+    (out / "mean-none-seed0").mkdir()
+    (out / "mean-none-seed0" / "letter.txt").write_text("not a run")
+    ended = ostraka("compare", *both, "--rounds", 1)
+    assert (ended.code, "cell mean-none-seed0: " in ended.err) == (64, True)
+    assert "is not empty" in ended.err
+    assert [p.name for p in (out / "mean-none-seed0").iterdir()] == ["letter.txt"]
+
+
+@pytest.mark.slow
+def test_compare_looks_at_an_own_apps_labels_before_an_attack_on_labels(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import torch\nfrom ostraka import App, Examples\n"
+        "def data(site):\n    return Examples(torch.ones(40, 4), torch.ones(40, 1))\n"
+        "app = App(model=lambda: torch.nn.Linear(4, 1), train_data=data,\n"
+        "          loss=torch.nn.functional.mse_loss)\n"
+    )
+    toml = federation(tmp_path, GOOD + "[training]\napp='mine:app'\n")
+    flags = ["--rule", "mean", "--attack", "none", "--attack", "label-flip"]
+    ended = ostraka("compare", toml, *flags, "--out", tmp_path / "g")
+    assert ended.code == 64
+    assert "cell mean-label-flip-seed0: a data attack needs one integer label" in ended.err
+    assert not (tmp_path / "g").exists()
+
+
+def test_compare_runs_no_cell_twice(tmp_path: Path) -> None:
+    flags = ["--rule", "mean", "--rule", "mean", "--attack", "none", "--model", "logistic"]
+    ended = ostraka("compare", *flags, "--rounds", 1, "--out", tmp_path / "g", "--json")
+    assert [line["cell"] for line in ended.lines] == ["mean-none-seed0"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("unit", ["example", "participant"])
 def test_no_noise_is_an_infinite_epsilon_and_no_crash(tmp_path: Path, unit: str) -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from ostraka.drivers.identity import create
-from tests.conformance.worlds import free_port
 from tests.e2e.command import Ended, ostraka, process
+from tests.ports import free_port
 
 ROLES = {"s": "server", "a": "worker", "b": "worker", "c": "worker"}
 DOCS = Path(__file__).parents[2] / "docs"

@@ -19,10 +19,8 @@ ROUNDS = 12
 
 
 def rehearse(*arguments: object) -> Ended:
-    """In a process of its own, with JSON."""
-    running = process("local", *arguments, "--json")
-    out, err = running.communicate(timeout=200)
-    return Ended(running.returncode, out, err)
+    """In this process, which has torch already; the parties are processes all the same."""
+    return ostraka("local", *arguments, "--json")
 
 
 def simulated(*arguments: object) -> Any:
@@ -31,52 +29,44 @@ def simulated(*arguments: object) -> Any:
     return ended.summary
 
 
-def test_an_attack_and_two_deaths_end_as_the_simulation_does(tmp_path: Path) -> None:
-    given = ("--n", 4, "--rounds", ROUNDS, "--seed", 3, "--attack", "alie", "--f", 1)
-    expected = simulated(*given, "--out", tmp_path / "run")
+def test_a_liar_and_two_deaths_end_as_the_simulation_does(tmp_path: Path) -> None:
+    """The liar is excluded as in the simulation, where the last worker lies as well."""
+    given = ("--n", 3, "--rounds", ROUNDS, "--seed", 3, "--f", 1)
+    given = (*given, "--rule", "median", "--pre", "none")
+    expected = simulated(*given, "--attack", "wrong-dtype", "--out", tmp_path / "run")
     place = tmp_path / "local"
-    ended = rehearse(*given, "--kill", "server@4", "--kill", "worker-1@7", "--out", place)
+    faults = ("--lie", "worker-2:wrong-dtype", "--kill", "server@4", "--kill", "worker-1@7")
+    ended = rehearse(*given, "--attack", "none", *faults, "--out", place)
     assert ended.code == 0, ended.err
     assert ended.summary["model_digest"] == expected["model_digest"]
     assert ended.summary["accuracy"] == expected["accuracy"]
     assert ended.summary["failed"] == {}
+    assert ended.summary["excluded"] == expected["excluded"] == {"worker-2": "malformed"}
     told = [(e["of"], e["event"]) for e in ended.lines[:-1]]
     assert told.count(("server", "killed")) == told.count(("worker-1", "killed")) == 1
     assert ("server", "resumed") in told
     assert ("worker-1", "resumed") in told
-    for name in ("server", "worker-0", "worker-1", "worker-2"):
+    for name in ("server", "worker-0", "worker-1"):
         found = json.loads(next((place / "parties" / name).rglob("summary.json")).read_text())
         assert found["model_digest"] == expected["model_digest"]
 
 
 def test_a_bad_network_changes_nothing(tmp_path: Path) -> None:
     """Cut connections, delay and a partition, with a deadline that nothing passes."""
-    given = ("--n", 8, "--rounds", 30, "--seed", 5)
+    given = ("--n", 5, "--rounds", 20, "--seed", 5)
     expected = simulated(*given, "--out", tmp_path / "run")
     begin = time.monotonic()
-    faults = ("--cut", 0.05, "--delay", "50ms", "--partition", "worker-2,worker-5@2s-7s")
+    faults = ("--cut", 0.05, "--delay", "50ms", "--partition", "worker-1,worker-3@1s-4s")
     ended = rehearse(*given, *faults, "--round-deadline-s", 30, "--out", tmp_path / "local")
     assert ended.code == 0, ended.err
     assert ended.summary["model_digest"] == expected["model_digest"]
     assert ended.summary["excluded"] == {}
     told = [(e["of"], e["event"]) for e in ended.lines[:-1]]
-    for name in ("worker-2", "worker-5"):
+    for name in ("worker-1", "worker-3"):
         assert (name, "partitioned") in told
         assert (name, "healed") in told
     assert sum(event == "disconnected" for _, event in told) > 8, "connections were cut"
-    assert time.monotonic() - begin > 7
-
-
-def test_a_liar_is_excluded_as_in_the_simulation(tmp_path: Path) -> None:
-    """And the honest workers' model is the simulation's, where the last one lies as well."""
-    given = ("--n", 4, "--rounds", 5, "--f", 1, "--rule", "median", "--pre", "none")
-    expected = simulated(*given, "--attack", "wrong-dtype", "--out", tmp_path / "run")
-    ended = rehearse(
-        *given, "--attack", "none", "--lie", "worker-3:wrong-dtype", "--out", tmp_path / "local"
-    )
-    assert ended.code == 0, ended.err
-    assert ended.summary["excluded"] == expected["excluded"] == {"worker-3": "malformed"}
-    assert ended.summary["model_digest"] == expected["model_digest"]
+    assert time.monotonic() - begin > 4
 
 
 def parties(place: Path) -> list[int]:
@@ -93,15 +83,14 @@ def parties(place: Path) -> list[int]:
 
 
 def test_ctrl_c_leaves_nothing_running_and_resume_goes_on(tmp_path: Path) -> None:
-    given = ("--n", 3, "--rounds", 150, "--seed", 4, "--attack", "alie", "--f", 1)
-    given = (*given, "--rule", "median", "--pre", "none")
+    given = ("--n", 3, "--rounds", 100, "--seed", 4, "--attack", "alie", "--f", 1)
     expected = simulated(*given, "--out", tmp_path / "run")
     place = tmp_path / "local"
     running = process("local", *given, "--out", place, "--json", start_new_session=True)
     assert running.stdout is not None
     for line in running.stdout:
         record = json.loads(line)
-        if record["event"] == "round" and record["round"] >= 10:
+        if record["event"] == "round" and record["round"] >= 5:
             break
     assert len(parties(place)) == 4
     begin = time.monotonic()

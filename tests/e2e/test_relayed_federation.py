@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.worlds import free_port
 from tests.e2e.command import Ended, ostraka, process
+from tests.ports import free_port
 
 PARTIES = {"mid": "relay", "hub": "server", "ann": "worker", "bob": "worker", "cem": "worker"}
 

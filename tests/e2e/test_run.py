@@ -141,16 +141,23 @@ def test_json_is_json_lines_only_and_ends_with_the_summary(tmp_path: Path) -> No
     assert Path(ended.summary["report"]).is_file()
 
 
+LONG = ["--rule", "centered-clipping", "--attack", "mimic", "--n", "7", "--f", "2"]
+LONG += ["--rounds", "150", "--model", "logistic", "--checkpoint-seconds", "0.05", "--json"]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """How the long run ends when nothing happens to it."""
+    return command("run", *LONG, "--out", tmp_path_factory.mktemp("whole") / "r").summary
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", [0.15, 0.5, 0.85])
 def test_killed_and_resumed_is_bit_for_bit_the_uninterrupted_run(
-    tmp_path: Path, moment: float
+    tmp_path: Path, uninterrupted: dict[str, Any], moment: float
 ) -> None:
-    flags = ["--rule", "centered-clipping", "--attack", "mimic", "--n", "7", "--f", "2"]
-    flags += ["--rounds", "150", "--model", "logistic", "--checkpoint-seconds", "0.05"]
-    whole = command("run", *flags, "--json", "--out", tmp_path / "whole")
     out = tmp_path / "killed"
-    child = process("run", *flags, "--json", "--out", out)
+    child = process("run", *LONG, "--out", out)
     assert child.stdout is not None
     for line in child.stdout:
         event = json.loads(line)
@@ -163,7 +170,7 @@ def test_killed_and_resumed_is_bit_for_bit_the_uninterrupted_run(
     assert resumed.code == 0, resumed.err
     assert resumed.lines[0]["event"] == "resumed"
     for figure in ("model_digest", "accuracy", "bytes_sent", "zero_weight_rounds", "excluded"):
-        assert resumed.summary[figure] == whole.summary[figure]
+        assert resumed.summary[figure] == uninterrupted[figure]
     rounds = [r["round"] for r in map(json.loads, (out / "events.jsonl").open()) if
               r["event"] == "round"]  # fmt: skip
     assert rounds == list(range(1, 151))

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.worlds import free_port
+from tests.ports import free_port
 
 PAGE = Path(__file__).parents[2] / "docs" / "deploy" / "three-machines.md"
 ADDRESS = "hospital-a.example.org:7443"

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.worlds import free_port
 from tests.e2e.command import Ended, ostraka, process
+from tests.ports import free_port
 
 pytestmark = pytest.mark.slow
 OPERATORS = ("server-0", "server-1", "dealer")
@@ -31,9 +31,7 @@ def test_an_attack_and_four_deaths_end_as_the_simulation_does(tmp_path: Path) ->
     expected = simulated(*given, "--out", tmp_path / "run")
     place = tmp_path / "local"
     kills = ("--kill", "server-0@2", "--kill", "server-1@4", "--kill", "dealer@6")
-    running = process("local", *given, *kills, "--kill", "server-0@8", "--out", place, "--json")
-    out, err = running.communicate(timeout=280)
-    ended = Ended(running.returncode, out, err)
+    ended = ostraka("local", *given, *kills, "--kill", "server-0@8", "--out", place, "--json")
     assert ended.code == 0, ended.err
     assert ended.summary["model_digest"] == expected["model_digest"]
     assert ended.summary["accuracy"] == expected["accuracy"]

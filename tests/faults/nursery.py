@@ -2,29 +2,40 @@
 
 It reads one JSON object a line: {"number", "argv", "log", "pause_s", "fault"}; it answers
 {"number", "pid"} and, when the party has ended, {"pid", "code"} (negative: the signal). When its
-input ends, so do all its children.
+input ends, so do all its children. Its arguments are further modules to import first.
 """
 
 import contextlib
+import gc
 import importlib
 import json
 import os
+import pkgutil
 import select
 import signal
 import sys
 from typing import Any
 
+from ostraka.algebra import kernels
 from ostraka.app import cli
 from tests.faults import tiny
 from tests.unit.runtime.disk_faults import Failing, Hook, Killer, hooked
 
+# What a party imports sooner or later: imported here, it costs no child anything.
 WARM = ("commands", "join", "output", "parties.playing", "progress", "report")
+LIBRARIES = ("encodings.idna", "numpy.random", "pydantic.type_adapter", "threadpoolctl")
 
 
 def main() -> None:
     sys.modules["ostraka.app.assemble"] = tiny.stand_in()
-    for name in WARM:
-        importlib.import_module(f"ostraka.app.{name}")
+    sys.modules["ostraka.app.plots"] = tiny.Undrawn("ostraka.app.plots")
+    compiled = (m.name for m in pkgutil.iter_modules(kernels.__path__, f"{kernels.__name__}."))
+    named = (f"ostraka.app.{name}" for name in WARM)
+    for name in (*named, *compiled, *LIBRARIES, *sys.argv[1:]):
+        importlib.import_module(name)
+    with contextlib.suppress(ImportError):
+        importlib.import_module("uvloop")
+    gc.freeze()  # children share these pages as long as nobody looks through them
     children: set[int] = set()
     rest = b""
     while True:

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -19,24 +18,20 @@ from ostraka.app.cast import OPERATORS
 from ostraka.drivers.checkpoint import Checkpoints
 from ostraka.drivers.identity import create
 from ostraka.drivers.journal import Journal
+from tests.ports import free_addresses
 
 ROOT = Path(__file__).parents[2]
 NAME = "tiny"
 SERVER = "server"
 
 
-def free_addresses(count: int) -> list[str]:
-    with contextlib.ExitStack() as stack:
-        found = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [f"127.0.0.1:{listener.getsockname()[1]}" for listener in found]
-
-
 class Nursery:
     """The forking process, and how its children ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, *imported: str) -> None:
+        """With further modules that its children find imported."""
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.nursery"],
+            [sys.executable, "-m", "tests.faults.nursery", *imported],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -80,6 +75,15 @@ class Nursery:
         with self._news:
             self._news.wait_for(lambda: pid in self._codes, wait_s)
             return self._codes.get(pid)
+
+    def end_all(self) -> None:
+        """Kill whoever still runs; returns when they are dead."""
+        left = [pid for pid in self._pids.values() if pid not in self._codes]
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for pid in left:
+            assert self.wait(pid, 10) is not None
 
     def __enter__(self) -> Self:
         return self

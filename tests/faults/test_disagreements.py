@@ -21,7 +21,8 @@ state_dir = "state"
 
 @pytest.fixture(scope="module")
 def nursery() -> Iterator[Nursery]:
-    with Nursery() as running:
+    """Parties with an app file import torch before they know what it says."""
+    with Nursery("ostraka.learn.app") as running:
         yield running
 
 

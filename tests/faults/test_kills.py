@@ -8,13 +8,12 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ostraka.drivers.identity import create
-from tests.faults.kill_campaign import check, federation, play, undisturbed
+from tests.faults.kill_campaign import check, federation, play
 from tests.faults.parties import SERVER, Light, Nursery
 
 pytestmark = pytest.mark.slow
@@ -23,17 +22,6 @@ CALLS = {SERVER: range(20, 42, 2), "w1": range(21, 43, 2)}  # here lie a life's 
 
 def at_name(name: str, how: str) -> dict[str, str]:
     return {"kind": "kill-at-name", "name": name, "how": how}
-
-
-@pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    with Nursery() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def models(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> dict[int, str]:
-    return undisturbed(nursery, tmp_path_factory.mktemp("undisturbed"))
 
 
 @pytest.mark.parametrize("seed", range(6))

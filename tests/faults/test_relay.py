@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,8 +25,8 @@ from ostraka.drivers.relay import Bridge, Relay, through
 from ostraka.drivers.security import Plain
 from ostraka.drivers.tcp import Peer, Transport, to_address
 from ostraka.drivers.tls import PinnedTls
-from ostraka.net import Net, Timeout
-from tests.conformance.test_transports import WORD, Block, Word
+from ostraka.net import Net, Program, Timeout
+from tests.conformance.messages import WORD, Block, Word
 from tests.conformance.worlds import CONTEXT, LIMITS, QUICK, identity
 from tests.faults.host import WAIT_S, Raw
 
@@ -35,13 +36,13 @@ SENT = np.arange(D, dtype=np.float32)
 ROUNDS = 6
 
 
-async def asks(net: Net) -> Any:
+async def asks(net: Net, deadline_s: float = 4.0) -> Any:
     """Like a server's round: it waits until a deadline."""
     total = 0
     for index in range(ROUNDS):
         scope = net.sub("round", index)
         scope.send("b", Block(SENT + index))
-        total += (await scope.recv(WORD, "b", timeout_s=4.0)).value
+        total += (await scope.recv(WORD, "b", timeout_s=deadline_s)).value
     return total
 
 
@@ -97,7 +98,7 @@ class Bench:
             limits=LIMITS,
         )
 
-    def run(self, wait_s: float = 20.0) -> dict[str, Ended]:
+    def run(self, wait_s: float = 20.0, asks: Program = asks) -> dict[str, Ended]:
         ended: dict[str, Ended] = {}
         with Talker(lambda error: self.events.append({"event": "bug", "why": error})) as talker:
             port = talker.run(self.relay.start(("127.0.0.1", 0)))
@@ -190,7 +191,8 @@ def test_a_lie_is_noticed_and_mended_by_a_new_connection(tmp_path: Path, lie: st
 
 @pytest.mark.slow
 def test_a_relay_that_always_lies_ends_at_the_deadline_and_changes_nothing(tmp_path: Path) -> None:
-    ended = Bench(tmp_path, Liar("alter", always=True)).run(wait_s=2.0)
+    impatient = partial(asks, deadline_s=1.5)
+    ended = Bench(tmp_path, Liar("alter", always=True)).run(1.5, impatient)
     assert ended["a"].status == "failed"
     assert isinstance(ended["a"].error, Timeout)
     assert ended["b"].status == "alone"

@@ -2,28 +2,16 @@
 
 import errno
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.faults.kill_campaign import check, federation, undisturbed
+from tests.faults.kill_campaign import check, federation
 from tests.faults.parties import SERVER, Light, Nursery
 
 pytestmark = pytest.mark.slow
 STORAGE = 74
 PRIVATE = '[privacy]\nunit = "participant"\nnoise_multiplier = 1.0\n'
-
-
-@pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    with Nursery() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def models(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> dict[int, str]:
-    return undisturbed(nursery, tmp_path_factory.mktemp("undisturbed"))
 
 
 def complaint(light: Light, name: str) -> str:

@@ -8,7 +8,6 @@ that an earlier process of its may have answered.
 import random
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,6 @@ ROUNDS = 8
 SERVERS = ("server-0", "server-1")
 MEAN = '[rule]\nname = "mean"\n'
 PRIVATE = '[privacy]\nunit = "participant"\nclip = 4.0\nnoise_multiplier = 0.01\n'
-
-
-@pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    with Nursery() as running:
-        yield running
 
 
 def federation(nursery: Nursery, place: Path, more: str = MEAN, **given: Any) -> Light:

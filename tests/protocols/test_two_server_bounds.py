@@ -26,7 +26,7 @@ from ostraka.rules.gram import Geometry
 from ostraka.rules.guard import contributors, guarded
 from ostraka.rules.integer_weights import round_off, shift_bits
 from ostraka.sharing.additive import Shares
-from ostraka.trust.two_server import image_of
+from ostraka.trust.two_server import Budget, image_of
 from ostraka.trust.two_server.terms import costs
 from tests.protocols.two_server_world import DEALER, OPERATORS, S0, S1, Sent, World, make_plan
 
@@ -265,9 +265,11 @@ def test_the_guards_examples(weights: list[float], f: int, before: float, cap: f
 def test_what_is_opened_fits_in_words() -> None:
     longest = math.isqrt(LARGEST.norm_limit) + 1
     assert 4 * LARGEST.norm_limit < 2**56  # a distance
-    for weight_bound in (1.0, 16.0):  # a weighted sum of 10^4 rows, weights rounded, and dither
+    for weight_bound in (1.0, 16.0):  # a weighted sum of 10^6 rows, weights rounded, and dither
+        budget = Budget("a rule", 10**6, weight_bound, 1.0, False)
         s = shift_bits(weight_bound)
-        assert 2**24 * longest + 10**4 * longest + 2 ** (s - 1) + 2 ** (s - 1) < 2**62
+        assert abs(budget.needed(LARGEST.norm_limit) - (2**24 + 10**6) * longest - 2**s) <= 2**25
+        assert budget.needed(LARGEST.norm_limit) < 2**51
     assert 10**9 * longest < 2**62  # a sum under equal weights
 
 
@@ -318,6 +320,18 @@ def role(name: str) -> str:
 
 
 RULES = [Mean(), MultiKrum(f=1), GeometricMedian(), CenteredClipping(tau=0.5)]
+
+
+def test_servers_send_twenty_times_fewer_bytes_than_pairwise_triples() -> None:
+    """Of the paper's scheme, which masks both rows of every pair in both directions."""
+
+    def pairwise(n: int, d: int) -> int:
+        return 8 * n * (n - 1) * d
+
+    n, d = 25, 10**5
+    forms = link_bytes(n, d, 100, Image(distances=True, norms=False, products=False))
+    assert 2 * pairwise(n, d) >= 20 * (forms[S0, S1] + forms[S1, S0])
+    assert f"{pairwise(100, 10**6) / 1e9:.1f} GB" in PAGE.read_text()
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)

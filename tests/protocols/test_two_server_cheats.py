@@ -623,7 +623,7 @@ def test_a_server_0_that_opens_a_round_on_another_model_is_noticed_by_server_1()
 
     def bend(frame: Frame) -> list[tuple[Frame, float]]:
         body = bytearray(bytes_of(frame))
-        body[-1] ^= 1
+        body[-2] ^= 1  # of the digest; behind it stands the flag that it is lacking
         return [(Frame(frame.label, frame.kind, bytes(body)), 0.0)]
 
     seam = Seam(frozenset({S0}), bend, frozenset({"Open"}), frozenset({S1}))

@@ -14,10 +14,10 @@ from ostraka.protocols import upload
 from ostraka.protocols.opening import Weights
 from ostraka.protocols.upload import ACTIVE, MISSING, Active, Context, Roster, make_parts
 from ostraka.rules import MultiKrum
-from ostraka.sharing.additive import Masks, block_width, hide, largest_block, spans
+from ostraka.sharing.additive import Masks, Shares, block_width, hide, largest_block, spans
 from ostraka.trust.two_server.decide import Standing, check_weights
 from ostraka.trust.two_server.plan import Plan, State0
-from ostraka.trust.two_server.server_0 import _Server
+from ostraka.trust.two_server.resume import committed
 from tests.protocols.two_server_world import DEALER, S0, S1, Upload, World, make_plan
 
 SEED = bytes(range(32))
@@ -109,16 +109,12 @@ def test_server_0_finishes_only_the_attempt_that_it_has_stored() -> None:
     prepared = next(s.prepared for s in world.stored_0 if s.prepared is not None)
     state = replace(State0.initial(np.zeros(4, np.float32)), prepared=prepared)
 
-    def server(state: State0) -> _Server:
-        key = Key(bytes(32))
-        return _Server(None, world.plan, state, key, lambda s: None, lambda *a: None, map)  # type: ignore[arg-type]
-
-    assert server(state).committed(prepared.attempt) is prepared
+    assert committed(world.plan, state, prepared.attempt) is prepared
     for wrong in (prepared.attempt + 1, prepared.attempt - 1):
         with pytest.raises(Abort, match="this state is an old copy"):
-            server(state).committed(wrong)
+            committed(world.plan, state, wrong)
     with pytest.raises(Abort, match="this state is an old copy"):
-        server(replace(state, prepared=None)).committed(prepared.attempt)
+        committed(world.plan, replace(state, prepared=None), prepared.attempt)
 
 
 @pytest.mark.parametrize(("n", "d"), [(1, 10), (9, 1 << 18), (17, 1 << 17), (5000, 3000), (100, 7)])
@@ -135,9 +131,12 @@ def test_a_mask_and_a_share_make_the_secret_again_block_by_block() -> None:
     secret = Key(SEED).derive("secret").stream().words(5000)
     seeds = [Key(SEED).derive("seed", i) for i in range(3)]
     shares = [hide(secret, seed) for seed in seeds]
-    for low, high, block in Masks(seeds, 5000).blocks():
-        for mask, share in zip(block, shares, strict=True):
-            assert np.array_equal(mask + share[low:high], secret[low:high])
+    masks, held = Masks(seeds, 5000), Shares(shares, 5000)
+    for low, high in [(2048, 5000), (0, 2048), (4998, 4999)]:  # in any order
+        mask, share = np.empty((2, 3, high - low), np.uint64)
+        masks.fill((low, high), mask)
+        held.fill((low, high), share)
+        assert np.array_equal(mask + share, np.tile(secret[low:high], (3, 1)))
 
 
 def test_mail_for_the_far_future_is_not_kept() -> None:

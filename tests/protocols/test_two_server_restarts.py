@@ -187,7 +187,7 @@ def no_mask_twice(world: World) -> None:
 def moments(which: str, *, every: bool) -> Iterator[Moment]:
     """All moments; without ``every`` no two frames of a kind in a row, and those of one round."""
     for party in OPERATORS:
-        states = {S0: 4 * ROUNDS + 1, S1: 1 + 2 * ROUNDS, DEALER: 0}[party]
+        states = {S0: 5 * ROUNDS + 1, S1: 1 + 2 * ROUNDS, DEALER: 0}[party]
         for number in range(1, states + 1):
             yield Moment(party, "before state", number)
             if every or which == "median":

@@ -22,6 +22,7 @@ from ostraka.net import Label, Malformed
 from ostraka.protocols.coin import Commitment, Reveal
 from ostraka.protocols.compare import Correction, Masked, Verdict
 from ostraka.protocols.gram_sharing import CrossTerms, MaskedBlock, Taken
+from ostraka.protocols.last_aggregate import LastAggregate
 from ostraka.protocols.linear_image import ImageShare
 from ostraka.protocols.opening import Prepared, Rounded, Weights, Words
 from ostraka.protocols.public_model import ModelDigest, PublicModel
@@ -41,7 +42,7 @@ _TYPES: dict[str, type[Message]] = {
     for cls in (
         *(Boot, Open, Ready, Go, Part, PublicModel, ModelDigest, SeedPart, SharePart, Held, Active),
         *(Commitment, Reveal, Correction, Masked, Verdict, MaskedBlock, Taken, CrossTerms),
-        *(ImageShare, Weights, Prepared, Words, Rounded),
+        *(ImageShare, Weights, Prepared, Words, Rounded, LastAggregate),
     )
 }
 _SIZES: dict[str, tuple[int, tuple[str | None, ...]]] = {
@@ -58,6 +59,7 @@ _SIZES: dict[str, tuple[int, tuple[str | None, ...]]] = {
     "Weights": (0, ("n",)),
     "Words": (0, ("d",)),
     "Rounded": (0, ("d",)),
+    "LastAggregate": (0, ("d",)),
 }
 """Where an array begins in a message, and the names of its sizes."""
 

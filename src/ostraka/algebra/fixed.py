@@ -8,6 +8,7 @@ the bits that are needed depend on the norm and not on the number of coordinates
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -25,6 +26,7 @@ SCALED_BITS = 26
 """bound * 2^frac_bits is at most 2^26: the proof of the wraparound check needs T <= 2^29."""
 PROJECTION_BITS = SCALED_BITS + 3
 COORDINATES_MAX = 1 << 32
+_PART = 1 << 15
 _LIMB_BITS = 22
 _LIMB_RUN = 1 << 19
 """So many squares of 22-bit limbs are below 2^63 together."""
@@ -134,43 +136,51 @@ class FixedPoint:
         each coordinate is off by at most half a unit (and 2^-20 units next to the bound).
         ValueError for another dtype or shape and for a coordinate that is not finite.
         """
-        values, norm = self._within(vector)
+        biggest = self._biggest(vector)
+        norm = math.sqrt(sum(_squares(part) for _, part in self._parts(vector, biggest)))
         factor = min(1.0, self.bound / norm) if norm > 0 else 1.0
         shrink = 2.0**-50
+        words = np.empty(self.d, np.int64)
         while True:
-            grid = _on_grid(values, math.ldexp(factor, self.frac_bits))
-            words = grid.astype(np.int64).view(np.uint64)
+            squares = 0.0
+            for at, part in self._parts(vector, biggest):
+                grid = _on_grid(part, math.ldexp(factor, self.frac_bits))
+                words[at : at + len(grid)] = grid
+                squares += _squares(grid)
             # A sum of up to 2^32 squares in float64 is off by less than a part in 2^20; where that
             # leaves no doubt the exact sum, which takes longer than all the rest, is not needed.
-            if float(np.einsum("i,i->", grid, grid)) <= self.norm_limit * (1 - 2.0**-20):
-                return words
+            if squares <= self.norm_limit * (1 - 2.0**-20):
+                return words.view(np.uint64)
             total = squared_norm(words)
             if total <= self.norm_limit:
-                return words
+                return words.view(np.uint64)
             factor *= math.sqrt(self.norm_limit / total) * (1 - shrink)
             shrink = min(1.0, 4 * shrink)
 
-    def _within(self, vector: npt.NDArray[Any]) -> tuple[Float, float]:
-        """The vector in float64, no coordinate above the bound by much, and its norm."""
-        values = self._checked(vector)
-        biggest = float(max(values.max(), -values.min()))
-        with np.errstate(under="ignore"):
+    def _parts(self, vector: npt.NDArray[Any], biggest: float) -> Iterator[tuple[int, Float]]:
+        """(first coordinate, some coordinates in float64), none above the bound by much.
+
+        A part at a time, so that all steps on it find it in the cache.
+        """
+        for at in range(0, self.d, _PART):
+            part = vector[at : at + _PART].astype(np.float64, copy=False)
             if biggest > self.bound:
                 # In two steps: a quotient of the two numbers may be too small to be a float.
-                values = values / biggest
-                values *= self.bound
-            # Not BLAS: its sum depends on the number of threads.
-            return values, math.sqrt(np.einsum("i,i->", values, values))
+                with np.errstate(under="ignore"):
+                    part = part / biggest * self.bound
+            yield at, part
 
-    def _checked(self, vector: npt.NDArray[Any]) -> Float:
+    def _biggest(self, vector: npt.NDArray[Any]) -> float:
+        """The largest size of a coordinate; ValueError for what is no finite vector (d,)."""
         if vector.dtype not in (np.float32, np.float64) or vector.shape != (self.d,):
             raise ValueError(
                 f"an update must be float32 or float64 ({self.d},), "
                 f"got {vector.dtype} {vector.shape}"
             )
-        if not np.isfinite(vector).all():
+        biggest = max(float(vector.max()), -float(vector.min()))
+        if not math.isfinite(biggest):  # the largest of anything and NaN is NaN
             raise ValueError("an update must be finite, and this one has a NaN or an infinity")
-        return vector.astype(np.float64, copy=False)
+        return biggest
 
     def encode_exactly(self, vector: npt.NDArray[Any]) -> Ring:
         """What a party sends that does not obey: rounded and not clipped; may be refused.
@@ -178,13 +188,13 @@ class FixedPoint:
         float32 or float64 (d,) -> uint64 (d,). ValueError for another dtype or shape, for a
         coordinate that is not finite, and when one times 2^frac_bits is 2^63 or more.
         """
-        values = self._checked(vector)
-        biggest = float(max(values.max(), -values.min()))
+        biggest = self._biggest(vector)
         if biggest >= math.ldexp(1.0, 63 - self.frac_bits):
             raise ValueError(
                 f"a coordinate of size {biggest:g} times 2^{self.frac_bits} does not fit in 64 bits"
             )
-        return _on_grid(values, math.ldexp(1.0, self.frac_bits)).astype(np.int64).view(np.uint64)
+        wide = vector.astype(np.float64, copy=False)
+        return _on_grid(wide, math.ldexp(1.0, self.frac_bits)).astype(np.int64).view(np.uint64)
 
     def decode(self, words: Ring | npt.NDArray[np.int64]) -> Float:
         """Signed ring numbers -> float64 of the same shape, times the unit.
@@ -234,6 +244,11 @@ def squared_norm(words: Ring | npt.NDArray[np.int64]) -> int:
 def _dot(a: Ring, b: Ring) -> int:
     runs = range(0, len(a), _LIMB_RUN)
     return sum(int(np.dot(a[k : k + _LIMB_RUN], b[k : k + _LIMB_RUN])) for k in runs)
+
+
+def _squares(values: Float) -> float:
+    """Their sum of squares. Not BLAS: its sum depends on the number of threads."""
+    return float(np.einsum("i,i->", values, values))
 
 
 def _on_grid(values: Float, scale: float) -> Float:

@@ -1,20 +1,16 @@
 """Arrays of the ring Z_2^64: products of rows, projections on signs, weighted sums, all exact.
 
 A ring array is uint64; a negative number is its two's complement. Every function adds to `out`, so
-that a caller can stream columns in C-contiguous blocks: 2^14 and 2^16 columns are equally fast
-(benchmarks/ring_kernels.py). Results are exact mod 2^64, so neither the blocks nor the order nor
-`map` changes a bit of them.
-
-`map` is any function like the builtin one, for example a thread pool's: the work is split into
-ranges of columns and the kernels hold no lock while they run. Kernels are compiled at the first
-call of a process, which takes seconds once and less than one second from then on.
+that a caller can stream columns in C-contiguous blocks: 2^13 and 2^16 columns are equally fast
+(benchmarks/ring_kernels.py). Results are exact mod 2^64, so neither the blocks nor their order
+changes a bit of them, and blocks can be worked on by several threads, each with an `out` of its
+own: kernels hold no lock while they run. They are compiled at the first call of a process, which
+takes seconds once and less than one second from then on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,46 +19,32 @@ Ring = npt.NDArray[np.uint64]
 Signs = npt.NDArray[np.int8]
 
 SIGNS_PER_WORD = 32
-PIECES = 16
-"""At most so many ranges of columns: each holds its own sums until they are added."""
-PIECE = 1 << 12
-"""Columns of a range, at least, unless there are fewer."""
 
 
-class Map(Protocol):
-    """What the builtin `map` does with one iterable: in any order and on any thread."""
-
-    def __call__(self, function: Callable[[Any], Any], items: Iterable[Any], /) -> Iterable[Any]:
-        """Give the function's results in the order of the items."""
-
-
-def add_gram(block: Ring, out: Ring, map: Map = map) -> None:
+def add_gram(block: Ring, out: Ring) -> None:
     """Add block @ block.T mod 2^64 to out (n, n); block (n, w). Both triangles are added.
 
     ValueError for another dtype, shape or memory order, or when out is part of the block.
     """
-    n, w = _matrix("block", block)
+    n, _ = _matrix("block", block)
     _target(out, (n, n), block)
     from ostraka.algebra.kernels import ring
 
-    total = np.zeros((n, n), np.uint64)
-    for part in map(partial(_over, ring.products, block, block, True), _ranges(w)):
-        total += part[:n, :n]
-    out += np.triu(total)
-    out += np.triu(total, 1).T
+    upper = ring.gram(block)[:n, :n]
+    out += np.triu(upper)
+    out += np.triu(upper, 1).T
 
 
-def add_products(a: Ring, b: Ring, out: Ring, map: Map = map) -> None:
+def add_products(a: Ring, b: Ring, out: Ring) -> None:
     """Add a @ b.T mod 2^64 to out (n, m); a (n, w), b (m, w).
 
     ValueError for another dtype, shape or memory order, or when out is part of a or b.
     """
-    (n, w), (m, _) = _matrix("a", a), _matrix("b", b, columns=a.shape[-1])
+    (n, _), (m, _) = _matrix("a", a), _matrix("b", b, columns=a.shape[-1])
     _target(out, (n, m), a, b)
     from ostraka.algebra.kernels import ring
 
-    for part in map(partial(_over, ring.products, a, b, False), _ranges(w)):
-        out += part[:n, :m]
+    out += ring.products(a, b)[:n, :m]
 
 
 def add_squares(block: Ring, out: Ring) -> None:
@@ -88,7 +70,7 @@ def add_dots(a: Ring, b: Ring, out: Ring) -> None:
     ring.dots(a, b, out)
 
 
-def add_signed(block: Ring, signs: Signs, out: Ring, map: Map = map) -> None:
+def add_signed(block: Ring, signs: Signs, out: Ring) -> None:
     """Add block @ signs.T mod 2^64 to out (n, K); block (n, w), signs (K, w) in {-1, 0, 1}.
 
     ValueError for another dtype, shape or memory order, for a sign that is none of the three, or
@@ -101,8 +83,7 @@ def add_signed(block: Ring, signs: Signs, out: Ring, map: Map = map) -> None:
         raise ValueError("signs must be -1, 0 or 1")
     from ostraka.algebra.kernels import ring
 
-    for part in map(partial(_over, ring.signed, block, signs), _ranges(w)):
-        out += part
+    out += ring.signed(block, signs)
 
 
 def add_weighted(weights: Ring | npt.NDArray[np.int64], block: Ring, out: Ring) -> None:
@@ -156,18 +137,6 @@ def _four_signs() -> npt.NDArray[np.uint32]:
 
 
 _FOUR_SIGNS = _four_signs()
-
-
-def _over(function: Callable[..., Ring], *args: Any) -> Ring:
-    """Call a kernel with its arguments and, last, a range of columns."""
-    *given, (low, high) = args
-    return function(*given, low, high)
-
-
-def _ranges(w: int) -> Iterator[tuple[int, int]]:
-    """Cut range(w) into at most PIECES ranges of whole strips."""
-    width = max(PIECE, -(-w // (PIECES * PIECE)) * PIECE)
-    return ((low, min(low + width, w)) for low in range(0, w, width))
 
 
 def _described(array: npt.NDArray[Any]) -> str:

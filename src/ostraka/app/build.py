@@ -111,17 +111,22 @@ def withstood(rule: Rule, f: int) -> int:
     return 0 if rule.name == "mean" else f
 
 
+def trust_model(name: str) -> str:
+    """The trust model of this name, which may be in snake_case. UserError (64) for other ones."""
+    known = name.replace("_", "-")
+    if known not in TRUST_MODELS:
+        raise UserError(
+            f"trust model {name!r} is not in this version: {nearest(name, list(TRUST_MODELS))}"
+        )
+    return known
+
+
 def rule_of(config: Config) -> tuple[Rule, tuple[PreAggregation, ...]]:
     """The rule and pre-aggregations of a configuration, with its f.
 
     UserError (64) for a trust model, rule or parameter that is not known.
     """
-    if config.federation.trust not in TRUST_MODELS:
-        raise UserError(
-            f"trust model {config.federation.trust!r} is not in this version: "
-            f"{nearest(config.federation.trust, list(TRUST_MODELS))}"
-        )
-    default_rule, default_pre = DEFAULT_RULES[config.federation.trust]
+    default_rule, default_pre = DEFAULT_RULES[trust_model(config.federation.trust)]
     name = config.rule.name or default_rule
     pre = config.rule.pre
     if pre is None:

@@ -81,7 +81,7 @@ def wrong_roles(trust: str, parties: Sequence[Any]) -> str | None:
     needs = f"trust model {trust} needs exactly one [[party]] with role {_listing(wanted)}"
     off = [f"{count or 'none'} with role {role}" for role, count in counts.items() if count != 1]
     if off:
-        return needs if len(wanted) == 1 else f"{needs}; the file has {_listed_words(off)}"
+        return needs if len(wanted) == 1 else f"{needs}; the file has {listed_words(off)}"
     strange = next((p for p in parties if p.role not in (WORKER, RELAY, *wanted)), None)
     if strange is not None:
         return (
@@ -91,13 +91,30 @@ def wrong_roles(trust: str, parties: Sequence[Any]) -> str | None:
     return None
 
 
+def doubled(trust: str, parties: Sequence[Any]) -> str | None:
+    """Why two of these [[party]] tables (name, role, identity) are one party; None if none are."""
+    for one, other in combinations(parties, 2):
+        if one.name == other.name:
+            roles = "" if one.role == other.role else f", as {one.role} and as {other.role}"
+            return f"two parties are named {one.name!r}{roles}; every party needs its own name"
+        if one.identity is not None and one.identity == other.identity:
+            both = {one.role, other.role} <= set(_operators(trust))
+            why = ", and no two operators may be one" if both else ""
+            return (
+                f"{one.name} ({one.role}) and {other.name} ({other.role}) have the same identity "
+                f"{one.identity}; every party needs its own key{why}"
+            )
+    return None
+
+
 def _operators(trust: str) -> tuple[str, ...]:
     return OPERATORS.get(trust, OPERATORS["trusted"])
 
 
 def _listing(roles: Sequence[str]) -> str:
-    return _listed_words([roles[0], *(f"one with {role}" for role in roles[1:])])
+    return listed_words([roles[0], *(f"one with {role}" for role in roles[1:])])
 
 
-def _listed_words(words: Sequence[str]) -> str:
+def listed_words(words: Sequence[str]) -> str:
+    """Words as a sentence lists them; at least one."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

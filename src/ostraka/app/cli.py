@@ -152,21 +152,22 @@ def explain(
 
 @app.command(epilog="Example: ostraka report runs/digits-20260101-120000")
 def report(run: Path, json_: Json = False) -> None:
-    """Write a run's report anew: one HTML file that needs nothing else."""
+    """Write a report of a run's folder, or a party's: one HTML file that needs nothing else."""
     from ostraka.app import commands
 
     commands.report(run, json_)
 
 
-@app.command(epilog="Example: ostraka init my-federation && ostraka run my-federation/*.toml")
+@app.command(epilog="Example: ostraka init my-federation --trust two-server")
 def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR")],
+    trust: Trust = None,
     json_: Json = False,
 ) -> None:
     """Write a federation, an app and a site file to edit, all commented, runnable as they are."""
     from ostraka.app import commands
 
-    commands.init(folder, json_)
+    commands.init(folder, trust or "trusted", json_)
 
 
 @app.command(epilog="Example: ostraka init-model federation.toml")

@@ -166,11 +166,11 @@ def init_model(federation: Path, json_: bool) -> None:
     print("send both files to everybody; who has another one is refused")
 
 
-def init(folder: Path, json_: bool) -> None:
+def init(folder: Path, trust: str, json_: bool) -> None:
     """`ostraka init`."""
     from ostraka.app.init import write_federation
 
-    made = write_federation(folder)
+    made = write_federation(folder, trust)
     if json_:
         print(as_json({"files": [str(path) for path in made]}))
         return

@@ -13,15 +13,19 @@ from typing import Any
 
 from rich.console import Console
 
-from ostraka.app.config import load
+from ostraka.app.build import BUILTIN, Recipe, build
+from ostraka.app.config import Config, load
 from ostraka.app.errors import Exit, UserError
 from ostraka.app.folder import Folder
-from ostraka.app.library import check_same, overrides, run
+from ostraka.app.library import check_same, folder_of, overrides, run
 from ostraka.app.options import options
 from ostraka.app.progress import percent
+from ostraka.attacks import DataAttack
 from ostraka.drivers.checkpoint import write_durably
 from ostraka.drivers.trace import JsonLines, Record, as_json
+from ostraka.learn.catalogue import dimension
 
+LISTED = 4  # so many cells are written out in a refusal; the rest is counted
 ENDED = "ended"  # a cell's last event where a round's bound failed
 DEFAULTS: Mapping[str, Sequence[Any]] = {
     "attack": ("none", "sign-flip", "alie"),
@@ -70,14 +74,16 @@ def compare(
 ) -> list[Record]:
     """Run every cell that has no result yet, then write table.md, results.json and accuracy.svg.
 
-    Gives the cells' summaries. A stopped grid goes on with the same command.
+    Gives the cells' summaries. A stopped grid goes on with the same command. Raises UserError
+    before the first cell runs if any of them would be refused, with all that would.
     """
     place = out or Path("runs") / "compare"
-    cells = list(_cells(grid, load(federation, overrides(flags)).federation.trust))
+    cells = list(dict.fromkeys(_cells(grid, load(federation, overrides(flags)).federation.trust)))
+    finished = _checked(cells, place, federation, flags, data_dir)
     console = Console(stderr=json_)
     results = []
     for number, cell in enumerate(cells, 1):
-        result = _finished(place / cell.name, federation, {**flags, **cell.flags()})
+        result = finished[cell]
         if result is None:
             console.print(f"[{number}/{len(cells)}] {cell.name}", highlight=False, markup=False)
             result = _run(federation, cell, place / cell.name, flags, data_dir, stopping)
@@ -100,15 +106,73 @@ def _cells(grid: Mapping[str, Sequence[Any] | None], trust: str) -> Iterator[Cel
         yield Cell(rule.replace("_", "-"), attack.replace("_", "-"), f, seed)
 
 
-def _finished(path: Path, federation: Path | None, flags: Mapping[str, Any]) -> Record | None:
+def _checked(
+    cells: Sequence[Cell],
+    place: Path,
+    federation: Path | None,
+    flags: Mapping[str, Any],
+    data_dir: Path | None,
+) -> dict[Cell, Record | None]:
+    """The summary of every cell that has been run to its end, None for the others.
+
+    Raises one UserError that names every cell which would be refused, with the code of the first.
+    """
+    found: dict[Cell, Record | None] = {}
+    refused: dict[str, list[str]] = {}
+    code: Exit | None = None
+    tried: set[str] = set()
+    for cell in cells:
+        try:
+            config = load(federation, overrides({**flags, **cell.flags()}))
+            _check(config, build(config), folder_of(federation), data_dir, tried)
+            found[cell] = _finished(place / cell.name, config)
+        except UserError as refusal:
+            refused.setdefault(str(refusal), []).append(cell.name)
+            code = code or refusal.code
+    if code is not None:
+        told = (f"{_named(names)}: {why}" for why, names in refused.items())
+        raise UserError(f"nothing was run; refused would be {'; and '.join(told)}", code)
+    return found
+
+
+def _check(
+    config: Config, recipe: Recipe, base: Path, data_dir: Path | None, tried: set[str]
+) -> None:
+    """Raise UserError for what `run` refuses only once it has looked at model, app or data.
+
+    All cells share app, data and parties; only an attack on labels asks for more. ``tried`` names
+    the attacks on labels of an own app that have been looked at.
+    """
+    attack, own = recipe.attack, config.training.app != BUILTIN
+    if recipe.secure is not None and not own:
+        recipe.secure.sketch(config, recipe, dimension(config.training.model, config.data.name))
+    if own and isinstance(attack, DataAttack) and attack.name not in tried:
+        from ostraka.app.assemble import assemble
+
+        tried.add(attack.name)
+        assemble(config, recipe, base, data_dir)
+
+
+def _named(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:LISTED])
+    rest = len(names) - LISTED
+    if len(names) == 1:
+        return f"cell {shown}"
+    return f"cells {shown} and {rest} more" if rest > 0 else f"cells {shown}"
+
+
+def _finished(path: Path, config: Config) -> Record | None:
     """The summary of a cell that has been run to its end, with these very settings.
 
-    Raises UserError (78) when the cell was run with others: its figures would pass for ours.
+    Raises UserError: 78 when the cell was run with others, whose figures would pass for ours, and
+    64 when its folder holds something else.
     """
-    if not Folder(path).federation.exists():
+    folder = Folder(path)
+    if not folder.federation.exists():
+        folder.refuse_foreign()
         return None
-    check_same(Folder(path).config(), load(federation, overrides(flags)), path)
-    *_, last = (None, *Folder(path).records())
+    check_same(folder.config(), config, path)
+    *_, last = (None, *folder.records())
     return last if last is not None and last["event"] in ("finished", ENDED) else None
 
 

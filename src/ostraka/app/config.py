@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from ostraka.app.cast import Cast, listed, made_up, wrong_roles
+from ostraka.app.cast import Cast, doubled, listed, made_up, wrong_roles
 from ostraka.app.errors import UserError
 from ostraka.app.tables import Raw, normal, read, sentence
 from ostraka.app.tables import nearest as nearest
@@ -213,16 +213,9 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _parties_agree(self) -> Self:
-        names = [p.name for p in self.party]
-        if len(set(names)) != len(names):
-            twice = next(n for n in names if names.count(n) > 1)
-            raise ValueError(f"two parties are named {twice!r}; every party needs its own name")
-        keys = [p.identity for p in self.party if p.identity is not None]
-        if len(set(keys)) != len(keys):
-            twice = next(k for k in keys if keys.count(k) > 1)
-            raise ValueError(
-                f"two parties have the identity {twice}; every party needs its own key"
-            )
+        twice = doubled(self.federation.trust, self.party)
+        if twice is not None:
+            raise ValueError(twice)
         listed = sum(p.role == "worker" for p in self.party)
         if self.party and self.simulation.parties not in (None, listed):
             raise ValueError(

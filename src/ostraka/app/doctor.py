@@ -23,9 +23,10 @@ from ostraka.app import checks
 from ostraka.app.build import BUILTIN, Recipe, build
 from ostraka.app.cast import RELAY
 from ostraka.app.checks import FAIL, OK, WARN, Check
-from ostraka.app.config import Config, Host, load
+from ostraka.app.config import Config, load
 from ostraka.app.errors import Exit, UserError
-from ostraka.app.progress import bound_text
+from ostraka.app.meetings import dialled, operators
+from ostraka.app.progress import against, bound_text
 from ostraka.app.secure import noise_hides
 from ostraka.app.site import LATER, Site, app_digest, clashes, load_site
 from ostraka.app.tables import nearest
@@ -203,6 +204,7 @@ def parties(patient: Patient, config: Config) -> Iterator[Check]:
             yield Check("parties", WARN, text, nearest(name, names))
     if patient.me is not None:
         yield _own_line(patient.me, config)
+    yield from operators(patient.site, config, patient.name_in(config))
 
 
 def _own_line(me: Identity, config: Config) -> Check:
@@ -241,31 +243,6 @@ def network(patient: Patient, config: Config) -> Iterator[Check]:
         mend = f"write address = in the [[party]] table of {config.cast.leader}"
         yield Check("listen", FAIL, text, mend, Exit.REFUSED)
     yield from checks.reachable(peers)
-
-
-def dialled(site: Site, config: Config, name: str | None) -> dict[str, Host]:
-    """The peers that ``name`` dials, and where; without a name, all that have an address.
-
-    Workers do not talk to each other. Of two parties with addresses the later one in the file
-    dials; two without meet at the relay, which dials nobody.
-    """
-    roles = {entry.name: entry.role for entry in config.party}
-    addresses = {peer: site.address_of(config, peer) for peer in roles}
-    if name is None:
-        return {peer: at for peer, at in addresses.items() if at is not None}
-    ours, order = site.listens_at(config, name), list(roles)
-    relay = next((peer for peer in order if roles[peer] == RELAY), name)
-    found = {}
-    for peer in order:
-        if frozenset((peer, name)) not in config.cast.meetings:
-            continue
-        to = relay if addresses[peer] is None else peer
-        at = addresses[to]
-        if at is not None and (
-            ours is None or (to == peer and order.index(peer) < order.index(name))
-        ):
-            found[to] = at
-    return found
 
 
 def training(patient: Patient, config: Config, federation: Path) -> Iterator[Check]:
@@ -379,7 +356,7 @@ def _privacy(tried: Tried, config: Config) -> Check:
     text = f"epsilon {shown} at delta {delta:g} after {config.federation.rounds} rounds"
     if tried.epsilon == float("inf"):
         return Check("privacy", WARN, text, "noise_multiplier is 0: nothing is protected")
-    return Check("privacy", OK, f"{text}, against the server")
+    return Check("privacy", OK, f"{text}, against {against(config.federation.trust)}")
 
 
 def _failed(name: str, refusal: UserError) -> Check:

@@ -11,11 +11,18 @@ from pathlib import Path
 from ostraka.app.build import BUILTIN, TWO_SERVER, Recipe, build, rule_of, withstood
 from ostraka.app.config import Config
 from ostraka.app.errors import UserError
-from ostraka.app.estimates import seconds_of, secure_facts, secure_lines, terms_of
+from ostraka.app.estimates import (
+    not_promised,
+    seconds_of,
+    secure_facts,
+    secure_lines,
+    terms_of,
+)
 from ostraka.app.progress import bytes_text, epsilon_text
 from ostraka.drivers.trace import Record
 from ostraka.learn.catalogue import dimension, facts
-from ostraka.rules.api import GramRule, check_chain, needs
+from ostraka.rules.api import GramRule, PreAggregation, Rule, check_chain, measured, needs
+from ostraka.rules.gram import ORIGIN, REFERENCE
 from ostraka.rules.guard import check_start
 
 
@@ -48,7 +55,7 @@ def explanation(config: Config, base: Path) -> Record:
         "may_look": promise.may_look,
         "sees": dict(promise.sees),
         "tolerates": dict(promise.tolerates),
-        "not_promised": promise.not_promised,
+        "not_promised": not_promised(config, terms, refused is not None),
         "rule": rule,
         "families": list(terms.families),
         "cost": {
@@ -104,8 +111,26 @@ def _rule(config: Config) -> Record:
         "pre": [p.name for p in pre],
         "parameters": repr(rule),
         "reads": needs(rule, pre).name.lower().replace("_", " "),
+        "reads_text": _reads(rule, pre),
         "largest_f": largest,
     }
+
+
+def _reads(rule: Rule, pre: tuple[PreAggregation, ...]) -> str:
+    """What the rule works on, for people."""
+    if not isinstance(rule, GramRule):
+        return "works on every coordinate of the updates by itself"
+    seen = measured(needs(rule, pre), rule.uses_reference)
+    parts = [
+        *(["the distances between updates"] if seen.pairs else []),
+        *(["the norm of each update"] if ORIGIN in seen.publics else []),
+        *(["its product with the last aggregate"] if REFERENCE in seen.publics else []),
+    ]
+    if not parts:
+        return "looks at nothing in the updates: the weights are known beforehand"
+    return (
+        f"looks at {parts[0] if len(parts) == 1 else ', '.join(parts[:-1]) + ' and ' + parts[-1]}"
+    )
 
 
 def _privacy(config: Config, sound: bool) -> Record | None:
@@ -152,7 +177,7 @@ def text(found: Record) -> str:
         *_cost_lines(found),
     ]
     if found["privacy"] is not None:
-        lines += ["", "Differential privacy", f"  {_privacy_text(found['privacy'])}"]
+        lines += ["", "Differential privacy", f"  {_privacy_text(found)}"]
     if found["warnings"]:
         lines += ["", "Warnings", *(f"  {text}" for text in found["warnings"])]
     return "\n".join(lines)
@@ -162,18 +187,31 @@ def _rule_lines(rule: Record, found: Record) -> list[str]:
     if "refused" in rule:
         return [f"  {rule['refused']}"]
     chain = " then ".join([*rule["pre"], rule["name"]])
-    dropouts = found["dropouts"]
-    missing = (
-        "a missing worker may be honest: it lowers n, never f"
-        if dropouts is None
-        else f"up to {dropouts} missing workers may be honest, further ones count among the f"
-    )
+    most, n = rule["largest_f"], found["n"]
+    attackers = "no attacker" if most < 1 else "1 attacker" if most == 1 else f"{most} attackers"
+    reach = f"withstands {attackers}" if most < 1 else f"withstands up to {attackers}"
     return [
-        f"  {chain}; reads {rule['reads']} of the updates",
-        f"  withstands up to {rule['largest_f']} attackers at n = {found['n']}; "
-        "a refused update counts as one of the f",
-        f"  {missing}",
+        f"  {chain}: {rule['reads_text']}",
+        f"  {reach} at n = {n}; f = {found['f']} is asked for",
+        *(f"  {line}" for line in _absences(found["f"], found["dropouts"])),
     ]
+
+
+def _absences(f: int, dropouts: int | None) -> list[str]:
+    """What refused and missing updates do to a round."""
+    refused = (
+        "a refused update counts as one of the f; more than f of them end the round"
+        if f
+        else "f = 0: one refused update ends the round"
+    )
+    if dropouts is None:
+        return [refused, "a missing worker may be honest: it lowers n, never f"]
+    each = "each further one counts among the f" if f else "one more ends the round"
+    if dropouts == 0:
+        each = "a missing worker counts among the f" if f else "a missing worker ends the round"
+        return [refused, each]
+    some = "one worker" if dropouts == 1 else f"{dropouts} workers"
+    return [refused, f"{some} may be missing honestly, which lowers n; {each}"]
 
 
 def _cost_lines(found: Record) -> list[str]:
@@ -189,10 +227,16 @@ def _cost_lines(found: Record) -> list[str]:
             f"  about {seconds['network']:.3g} s of network and {seconds['rule']:.2g} s of rule: "
             f"{seconds['assumes']}"
         )
+    if found["trust"] == TWO_SERVER:
+        lines.append(
+            "  n workers, d parameters, A: AND gates of the comparisons, image: numbers opened to "
+            "server 1"
+        )
     return lines
 
 
-def _privacy_text(privacy: Record) -> str:
+def _privacy_text(found: Record) -> str:
+    privacy = found["privacy"]
     if "unknown" in privacy:
         return f"epsilon per {privacy['unit']} unknown: {privacy['unknown']}"
-    return f"{epsilon_text(privacy)}, with {privacy['assumes']}"
+    return f"{epsilon_text(privacy, found['trust'])}, with {privacy['assumes']}"

@@ -52,12 +52,16 @@ class Folder:
             raise UserError(
                 f"{path} holds a run already: add --resume to go on with it, or name another --out"
             )
-        if folder.path.exists() and (not folder.path.is_dir() or folder._foreign()):
-            raise UserError(f"{path} is not empty: name a new or empty folder with --out")
+        folder.refuse_foreign()
         folder.path.mkdir(parents=True, exist_ok=True)
         write_durably(folder.about, json.dumps({**about, "versions": versions()}).encode())
         write_durably(folder.federation, as_toml(config).encode())
         return folder
+
+    def refuse_foreign(self) -> None:
+        """Raise UserError (64) where something else lies than a run, or what is left of one."""
+        if self.path.exists() and (not self.path.is_dir() or self._foreign()):
+            raise UserError(f"{self.path} is not empty: name a new or empty folder with --out")
 
     def _foreign(self) -> bool:
         """Whether anything lies here that no half-made run would leave."""
@@ -117,10 +121,11 @@ class Folder:
 
     def records(self) -> Iterator[Record]:
         """All events so far. Raises UserError (65) at a damaged line."""
-        try:
-            yield from read_events(self.events) if self.events.exists() else ()
-        except DamagedEventsError as damage:
-            raise UserError(str(damage), Exit.DATA) from None
+        return _read(self.events)
+
+    def news(self) -> Iterator[Record]:
+        """What happened between this party and others. UserError (65) at a damaged line."""
+        return _read(self.diary)
 
     def add_curves(self, curves: list[Record]) -> None:
         """Keep other runs' accuracy beside this one's, for its report: title, rounds, accuracy."""
@@ -146,6 +151,13 @@ class Folder:
             return True
         os.truncate(self.events, body.rfind(b"\n") + 1)
         return False
+
+
+def _read(path: Path) -> Iterator[Record]:
+    try:
+        yield from read_events(path) if path.exists() else ()
+    except DamagedEventsError as damage:
+        raise UserError(str(damage), Exit.DATA) from None
 
 
 def stamped(name: str) -> Path:

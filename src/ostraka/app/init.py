@@ -8,6 +8,7 @@ from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 
+from ostraka.app.build import TRUST_MODELS, trust_model
 from ostraka.app.config import check, load
 from ostraka.app.errors import Exit, UserError
 from ostraka.app.tables import normal
@@ -15,6 +16,8 @@ from ostraka.drivers.checkpoint import write_durably
 from ostraka.learn.initial import FILE as INITIAL
 
 FEDERATION, APP, SITE = "federation.toml", "my_app.py", "site.toml"
+COLUMN = 32
+"""Where the comments of the site file begin."""
 PLACES = (
     r"^[ \t]*initial[_-]model[ \t]*=.*$",
     r"^[ \t]*#[ \t]*initial[_-]model[ \t]*=.*$",
@@ -23,28 +26,41 @@ PLACES = (
 """Where training.initial_model is written: its line, a commented one, the head of its table."""
 
 
-def write_federation(folder: Path) -> list[Path]:
-    """Write the files; gives their paths. Refuses to overwrite anything (64)."""
+def write_federation(folder: Path, trust: str = TRUST_MODELS[0]) -> list[Path]:
+    """Write the files for a trust model; gives their paths.
+
+    Refuses to overwrite anything, and a trust model that is not known (64).
+    """
+    trust = trust_model(trust)
     targets = [folder / name for name in (FEDERATION, APP, SITE, INITIAL)]
     for target in targets:
         if target.exists():
             raise UserError(f"{target} exists already; name another folder")
     templates = files("ostraka.app") / "templates"
-    text = (templates / FEDERATION).read_text(encoding="utf-8")
+    text = (templates / template(trust)).read_text(encoding="utf-8")
+    site = (templates / SITE).read_text(encoding="utf-8")
+    line = 'trust = ["trusted"]'
+    site = site.replace(line.ljust(COLUMN), f'trust = ["{trust}"]'.ljust(COLUMN), 1)
     name = folder.resolve().name
     text = text.replace('name = "my-federation"', f'name = "{name}"', 1)
-    check(tomllib.loads(text), f"the folder's name {name!r}")
+    check(normal(tomllib.loads(text)), f"the folder's name {name!r}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_durably(folder / APP, (templates / "my_app.py.txt").read_bytes())
-        write_durably(folder / SITE, (templates / SITE).read_bytes())
+        write_durably(folder / SITE, site.encode())
         write_durably(folder / FEDERATION, text.encode())
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror}", Exit.STORAGE) from None
     made = [folder / FEDERATION, folder / APP, folder / SITE]
     if find_spec("torch") is not None:
-        made.append(write_initial_model(folder / FEDERATION)[0])
+        write_initial_model(folder / FEDERATION)
+        made.append(folder / INITIAL)
     return made
+
+
+def template(trust: str) -> str:
+    """The name of the federation file that is written for a trust model."""
+    return FEDERATION if trust == TRUST_MODELS[0] else f"federation-{trust}.toml"
 
 
 def write_initial_model(federation: Path) -> tuple[Path, str]:

@@ -15,9 +15,12 @@ from ostraka.app.build import BUILTIN, Recipe, build
 from ostraka.app.cast import RELAY
 from ostraka.app.errors import Exit, UserError
 from ostraka.app.folder import Folder
+from ostraka.app.ledger import keep_ledger
 from ostraka.app.linking import transport
 from ostraka.app.membership import Membership, membership
+from ostraka.app.parties.keeping import Keeping
 from ostraka.app.parties.roles import Role, Seat
+from ostraka.app.parties.steps import step_text
 from ostraka.app.site import LATER, enforce
 from ostraka.app.sockets import listening
 from ostraka.crypto.prg import Key, Prg
@@ -27,7 +30,7 @@ from ostraka.drivers.identity import signing
 from ostraka.drivers.journal import DamagedJournalError
 from ostraka.drivers.node import Ended, Node, Patience
 from ostraka.drivers.trace import Reader, Record
-from ostraka.net import Abort, Timeout
+from ostraka.net import Abort, Timeout, label_text
 
 
 def permitted(member: Membership) -> Recipe:
@@ -107,6 +110,8 @@ def _take_part(
             role.trace.add(reader)
         with ExitStack() as stack:
             stack.callback(role.close)
+            if isinstance(role, Keeping):
+                keep_ledger(role, role.trace, member.identity.path)
             at = member.site.metrics_at()
             if at is not None:
                 stack.callback(_metrics(member, role, at))
@@ -244,6 +249,7 @@ def _live(member: Membership, folder: Folder, role: Role, stopping: Callable[[],
         limits=role.limits,
         held=role.held,
         ready=role.ready,
+        step=step_text,
         stopping=stopping,
     )
     role.traffic = node
@@ -276,7 +282,11 @@ def _failure(member: Membership, role: Role, ended: Ended) -> UserError:
             pass
     match ended.error:
         case Timeout() as timeout:
-            return UserError(f"nobody answered in time ({timeout}); {again}", Exit.UNAVAILABLE)
+            who, step = (
+                ", ".join(timeout.missing),
+                step_text(label_text(timeout.label), timeout.kind),
+            )
+            return UserError(f"{who} did not answer in time ({step}); {again}", Exit.UNAVAILABLE)
         case Abort(reason=reason, blamed=blamed):
             code = Exit.PROTOCOL if blamed else Exit.STOPPED
             return UserError(f"{reason}; {again}", code)

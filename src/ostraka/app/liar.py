@@ -19,21 +19,17 @@ from ostraka.app.assemble import Assembly, assemble
 from ostraka.app.build import TWO_SERVER, attack_of
 from ostraka.app.config import Simulation
 from ostraka.app.output import write_party
-from ostraka.app.parties import two_server_links as links
-from ostraka.app.parties.keeping import QUEUED, EventLog
-from ostraka.app.parties.roles import Seat, Traffic
-from ostraka.app.secure import limits as secure_limits
+from ostraka.app.parties.counting import OwnBytes, last_told
+from ostraka.app.parties.keeping import EventLog, OneAway
+from ostraka.app.parties.roles import Seat, Traffic, Ways
+from ostraka.app.parties.two_server_links import SecureWays
 from ostraka.app.simulate import Coalition, Stopwatch
-from ostraka.app.stages import limits, plan_of
+from ostraka.app.stages import plan_of
 from ostraka.attacks import UpdateAttack
 from ostraka.attacks.parties import corrupt_worker
 from ostraka.attacks.uploads import corrupt_uploader
-from ostraka.drivers.channel import PACKETS
-from ostraka.drivers.link import Bounds
-from ostraka.drivers.pace import Tempo
 from ostraka.drivers.trace import Record, Stream
 from ostraka.learn.initial import model_digest
-from ostraka.mailbox import Limits
 from ostraka.net import Net
 from ostraka.protocols.central_round import Model
 from ostraka.trust import trusted, two_server
@@ -44,15 +40,9 @@ Train = Callable[[int, Vector], Vector]
 
 
 class Speech(Protocol):
-    """How a worker of one trust model talks: what it expects, and its program around a lie."""
+    """How a worker of one trust model talks: its links, and its program around a lie."""
 
-    limits: Limits
-
-    def link_of(self, peer: str) -> tuple[Bounds, Tempo]:
-        """See Role."""
-
-    def expects(self, peer: str) -> Mapping[str, int]:
-        """See Role."""
+    ways: Ways
 
     async def lie(self, net: Net, train: Train) -> Any:
         """Send another update than the honest one; otherwise follow the protocol."""
@@ -67,16 +57,7 @@ class TrustedSpeech:
     def __init__(self, seat: Seat) -> None:
         self._plan = plan_of(seat.config, seat.recipe)
         self._d = seat.assembly.initial.size
-        self.limits = limits(self._d)
-
-    def link_of(self, peer: str) -> tuple[Bounds, Tempo]:
-        """See Role."""
-        return Bounds(QUEUED, QUEUED * self.limits.frame_bytes), PACKETS
-
-    def expects(self, peer: str) -> Mapping[str, int]:
-        """The server sends models."""
-        form = Model.form(d=self._d)
-        return {form.kind: form.max_bytes}
+        self.ways: Ways = OneAway(self._d, Model.form(d=self._d))
 
     async def lie(self, net: Net, train: Train) -> Any:
         """See Speech."""
@@ -91,16 +72,9 @@ class TwoServerSpeech:
     """As workers of `two-server` talk."""
 
     def __init__(self, seat: Seat) -> None:
-        self._seat, self._plan = seat, links.plan_at(seat)
-        self.limits = secure_limits(self._plan)
-
-    def link_of(self, peer: str) -> tuple[Bounds, Tempo]:
-        """See Role."""
-        return links.link_of(self._plan, self._seat.me, peer)
-
-    def expects(self, peer: str) -> Mapping[str, int]:
-        """See the trust model."""
-        return two_server.expects(self._plan, self._seat.me, peer)
+        ways = SecureWays(seat)
+        self._seat, self._plan = seat, ways.plan
+        self.ways: Ways = ways
 
     async def lie(self, net: Net, train: Train) -> Any:
         """See Speech."""
@@ -156,10 +130,12 @@ class LiarRole:
         self.attackers = self.assembly.attackers
         secret = seat.config.federation.trust == TWO_SERVER
         self._speech: Speech = TwoServerSpeech(seat) if secret else TrustedSpeech(seat)
-        self.limits = self._speech.limits
+        ways = self._speech.ways
+        self.limits, self.link_of, self.expects = ways.limits, ways.link_of, ways.expects
         self.traffic: Traffic | None = None
         self._folder = seat.folder
-        self._log = EventLog(seat.folder.events)
+        self._bytes = OwnBytes(self, last_told(seat.folder.events))
+        self._log = EventLog(seat.folder.events, prompt=True)
         self.trace = Stream(self._log)
         trainers = self.assembly.trainers
         self._honest = {n: t for n, t in trainers.items() if n not in self.attackers}
@@ -171,14 +147,6 @@ class LiarRole:
         alone = not isinstance(seat.recipe.attack, UpdateAttack)
         self._played = {seat.me: trainers[seat.me]} if alone else self._honest
         self._restore()
-
-    def link_of(self, peer: str) -> tuple[Bounds, Tempo]:
-        """See Role."""
-        return self._speech.link_of(peer)
-
-    def expects(self, peer: str) -> Mapping[str, int]:
-        """See Role."""
-        return self._speech.expects(peer)
 
     def held(self, peer: str) -> str:
         """Nothing."""
@@ -220,6 +188,7 @@ class LiarRole:
             trainer.update(round, model)
             arrays |= {f"{name}/{key}": value for key, value in trainer.history().items()}
         self._folder.checkpoints.save(round, arrays, {})
+        self.trace("traffic", **self._bytes.told())
 
     def _own(self, round: int, model: Vector) -> Vector:
         self._play(round, model)
@@ -250,4 +219,5 @@ class LiarRole:
             "answered": rounds,
             "epsilon": None,
             "model_digest": model_digest(self.model(final)),
+            **self._bytes.told(),
         }

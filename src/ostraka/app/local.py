@@ -30,6 +30,7 @@ from ostraka.app.config import Config, load
 from ostraka.app.errors import Exit, UserError
 from ostraka.app.folder import stamped
 from ostraka.app.library import folder_of, overrides
+from ostraka.app.parties.counting import AllBytes
 from ostraka.app.rehearsal import Rehearsal
 from ostraka.drivers.checkpoint import write_durably
 from ostraka.drivers.identity import create
@@ -53,7 +54,8 @@ def local(
     show: Show,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Record:
-    """Run it to its end; gives the leader's summary. ``show`` gets every party's every event.
+    """Run it to its end; gives the leader's summary, with the bytes on all links. ``show`` gets
+    every party's every event.
 
     Raises UserError with the leader's exit code when it fails, 64 for what cannot be rehearsed.
     """
@@ -175,6 +177,7 @@ class _Run:
         self._parties: dict[str, _Process] = {}
         self._kills = list(rehearsal.kills)
         self._began: float | None = None
+        self._bytes = AllBytes(config.cast)
 
     def to_the_end(self, stopping: Callable[[], bool]) -> Record:
         """Run until every party has ended."""
@@ -208,7 +211,8 @@ class _Run:
             "attack": " and ".join(sorted(set(lies.values()))) or "none",
             "attackers": len(lies),
         }
-        return {**leader.last, **played, "failed": failed, "path": str(self._place)}
+        bytes_sent = self._bytes.told()
+        return {**leader.last, **bytes_sent, **played, "failed": failed, "path": str(self._place)}
 
     def _others(self) -> list[_Process]:
         return [p for p in self._parties.values() if p.name != self._leader]
@@ -288,6 +292,9 @@ class _Run:
             return
         if record["event"] == "summary":
             party.last = {k: v for k, v in record.items() if k != "event"}
+        self._bytes.hear(party.name, record)
+        if record["event"] == "round":
+            record |= self._bytes.told()
         self._show(party.name, record)
         if party.name == self._leader and record["event"] in ("run", "resumed", "round"):
             self._kill(int(record.get("round", 0)))

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ostraka.algebra.fixed import FixedPoint
-from ostraka.algebra.ring import Map
+from ostraka.sharing.additive import Map
 from ostraka.crypto.prg import Key
 from ostraka.crypto.sign import Sign, signer_from
 from ostraka.crypto.transcript import digest

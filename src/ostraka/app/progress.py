@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ostraka.drivers.trace import Record
 
+AGAINST = {"trusted": "the server", "two-server": "all three operators together"}
 UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -92,8 +93,8 @@ class Progressing:
             case {"event": "listening", "port": port}:
                 self._say(f"listening on port {port}")
             case {"event": "waiting", "missing": missing, "of": total}:
-                names = ", ".join(missing[:8]) + (" ..." if len(missing) > 8 else "")
-                self._say(escape(f"waiting for {names} ({len(missing)} of {total} not here yet)"))
+                gone = f"{len(missing)} of {total} not here yet"
+                self._say(escape(f"waiting for {_few(missing)} ({gone})"))
             case {"event": "bridged", "peer": peer, "other": other}:
                 self._say(escape(f"{peer} and {other} meet here"))
             case {"event": "unbridged", "peer": peer, "other": other}:
@@ -108,9 +109,8 @@ class Progressing:
                 self._say(escape(f"round {round} is tried again, because {party} began anew"))
             case {"event": "passed-over", "round": round, "why": why}:
                 self._say(escape(f"round {round} is passed over, the model stays: {why}"))
-            case {"event": "stalled", "at": at, "missing": missing, "left_s": left_s}:
-                until = "" if left_s is None else f", at most {left_s:.0f} s more"
-                self._say(escape(f"{at} waits for {', '.join(missing[:8])}{until}"))
+            case {"event": "stalled"}:
+                self._say(escape(stall_text(record)))
             case {"event": "replaced", "peer": peer, "why": why}:
                 self._say(escape(f"{peer}: {why}; if that is not a restart, its key was copied"))
             case {"event": "connected", "peer": peer}:
@@ -170,7 +170,7 @@ class Progressing:
         self._accuracy = record.get("accuracy", self._accuracy)
         evaluated = "accuracy" in record or self._accuracy is None
         news = [] if self._accuracy is None else [f"accuracy {percent(self._accuracy)}"]
-        news.append(bytes_text(sum(record["bytes_sent"].values())))
+        news.append(_traffic_text(record))
         if self._excluded:
             news.append(f"excluded {len(self._excluded)}")
         if self._missing:
@@ -189,6 +189,7 @@ class Together:
 
     def __init__(self, console: Console) -> None:
         self._progress = Progressing(console)
+        self._leader = ""
 
     def __enter__(self) -> Self:
         self._progress.__enter__()
@@ -204,7 +205,11 @@ class Together:
 
     def __call__(self, name: str, record: Record) -> None:
         """Show one event of one party."""
+        if record["event"] in ("run", "round"):
+            self._leader = name
         match record:
+            case {"event": "stalled"} if name == self._leader:  # the others wait for it in turn
+                self._progress.say(f"{name}: {stall_text(record)}")
             case {"event": "round" | "run" | "excluded" | "missing" | "capped" | "interrupted"}:
                 self._progress(record)
             case {"event": "passed-over"}:
@@ -225,6 +230,30 @@ class Together:
                 self._progress.say(f"{name}: {text}")
             case {"event": "refused" | "refused-by" | "differs" | "ignored" | "replaced"}:
                 self._progress(record)
+
+
+def stall_text(record: Record) -> str:
+    """Whom a party waits for, how long, in which step, and who is not connected with it."""
+    left_s, away = record["left_s"], record["unreachable"]
+    text = f"waiting for {_few(record['missing'])} for {record['waited_s']:.0f} s"
+    text += f" ({record['step']})"
+    text += "" if left_s is None else f", at most {left_s:.0f} s more"
+    return text + (f"; not connected: {_few(away)}" if away else "")
+
+
+def _few(names: list[str]) -> str:
+    """Names of parties, at most eight."""
+    return ", ".join(names[:8]) + (" ..." if len(names) > 8 else "")
+
+
+def _traffic_text(record: Record) -> str:
+    """Bytes of messages so far, and on whose links; of a simulation nobody asks."""
+    total = bytes_text(sum(record["bytes_sent"].values()))
+    if "links" in record:
+        return f"{total} on all links"
+    if "received" not in record:
+        return total
+    return f"{total} sent and {bytes_text(sum(record['received'].values()))} received here"
 
 
 def _milestone(done: int, rounds: int) -> bool:
@@ -250,10 +279,11 @@ def party_text(summary: Record) -> str:
         if "accuracy" in summary:
             rows.append(("accuracy", f"{percent(summary['accuracy'])} on examples held out here"))
         if summary["epsilon"] is not None:
-            rows.append(("privacy spent", epsilon_text(summary["epsilon"])))
+            rows.append(("privacy spent", epsilon_text(summary["epsilon"], summary["trust"])))
+        rows += _own_traffic(summary)
         rows.append(("model", summary["model_digest"]))
     else:
-        rows = [("party", f"{summary['party']}, {summary['role']}")]
+        rows = [("party", f"{summary['party']}, {summary['role']}"), *_own_traffic(summary)]
         if "model_digest" in summary:
             rows.append(("model", summary["model_digest"]))
     rows += [(key, summary[key]) for key in ("report", "state") if summary.get(key)]
@@ -276,13 +306,38 @@ def summary_rows(summary: Record) -> list[tuple[str, str]]:
     rows.append(("excluded", _excluded_text(summary)))
     if summary["zero_weight_rounds"]:
         rows.append(("given no weight", _weights_text(summary)))
-    sent = ", ".join(f"{role} {bytes_text(b)}" for role, b in summary["bytes_sent"].items())
-    rows.append(("sent", sent))
+    rows += traffic_rows(summary)
     rows.append(("seconds", ", ".join(f"{k} {v:.1f}" for k, v in summary["seconds"].items())))
     if summary["epsilon"] is not None:
-        rows.append(("privacy spent", epsilon_text(summary["epsilon"])))
+        rows.append(("privacy spent", epsilon_text(summary["epsilon"], summary["trust"])))
     rows.append(("model", summary["model_digest"]))
     return rows
+
+
+def traffic_rows(summary: Record) -> list[tuple[str, str]]:
+    """Bytes of messages, with whose links they were counted on."""
+    if "received" not in summary:  # of a simulation
+        return [("sent", _listed(summary["bytes_sent"], "{}"))]
+    if "links" in summary:
+        total = bytes_text(sum(summary["bytes_sent"].values()))
+        by_role = _listed(summary["bytes_sent"], "by {}")
+        return [
+            ("sent", f"{total} on all links: {by_role}"),
+            ("links", _listed(summary["links"], "{}")),
+        ]
+    return [
+        ("sent", f"on {summary['party']}'s links: {_listed(summary['sent'], 'to {}')}"),
+        ("received", f"on {summary['party']}'s links: {_listed(summary['received'], 'from {}')}"),
+    ]
+
+
+def _own_traffic(summary: Record) -> list[tuple[str, str]]:
+    """Nothing of a relay, which passes on what others count."""
+    return traffic_rows(summary) if "received" in summary else []
+
+
+def _listed(counts: dict[str, int], what: str) -> str:
+    return ", ".join(f"{what.format(of)} {bytes_text(b)}" for of, b in counts.items()) or "nothing"
 
 
 def bound_text(epsilon: float | None) -> str:
@@ -290,11 +345,16 @@ def bound_text(epsilon: float | None) -> str:
     return "infinite" if epsilon is None or math.isinf(epsilon) else f"{epsilon:.2f}"
 
 
-def epsilon_text(epsilon: dict[str, Any]) -> str:
+def against(trust: str) -> str:
+    """Whom the local epsilon of a trust model is told against: who sees most of one worker."""
+    return AGAINST.get(trust, "the operators")
+
+
+def epsilon_text(epsilon: dict[str, Any], trust: str) -> str:
     """Epsilon in both views, with its unit."""
     local, central = (bound_text(epsilon[view]) for view in ("local", "central"))
     return (
-        f"epsilon {local} against the server, {central} against who sees only the model, "
+        f"epsilon {local} against {against(trust)}, {central} against who sees only the model, "
         f"at delta {epsilon['delta']:g}, per {epsilon['unit']}"
     )
 

@@ -40,7 +40,8 @@ class Secure:
     """What the file says of two-server, defaults filled in.
 
     ``clip``: longest update (L2 norm) before noise; ``sigma``: standard deviation of the noise in
-    each coordinate of what is sent; ``frac_bits`` None: as many as fit, at most 20.
+    each coordinate of what is sent; ``frac_bits`` None: as many as fit, at most 20; ``budget``: the
+    room that the rule needs in what is opened, where the rule is known.
     """
 
     clip: float
@@ -48,11 +49,18 @@ class Secure:
     frac_bits: int | None
     min_contributors: int
     min_cohort: int
+    budget: two_server.Budget | None = None
 
     def fixed(self, d: int) -> FixedPoint:
         """The grid for vectors (d,). UserError (64) names the largest frac_bits that fits."""
         try:
-            return FixedPoint.fitting(d, self.clip, self.sigma, self.frac_bits)
+            fixed = FixedPoint.fitting(d, self.clip, self.sigma, self.frac_bits)
+            if self.budget is None:
+                return fixed
+            if self.frac_bits is None:  # none written: the most that what is opened leaves room for
+                fixed = self.budget.fitting(fixed) or fixed
+            self.budget.check(fixed)
+            return fixed
         except ValueError as refusal:
             raise UserError(f"[two-server] {refusal}") from None
 
@@ -127,10 +135,16 @@ def secure_of(config: Config, rule: Rule, pre: tuple[PreAggregation, ...]) -> Se
         two_server.image_of(rule, pre)
         assert isinstance(rule, GramRule), "every other one was refused"
         check_start(rule, config.n, config.f, config.faults.dropouts, own.min_contributors, pre)
+        budget = two_server.Budget.of(rule, config.n)
     except ValueError as refusal:
         raise UserError(f"trust model {TRUST}: {refusal}") from None
     return Secure(
-        _clip(config), sigma_of(config), own.frac_bits, own.min_contributors, _cohort(config)
+        clip=_clip(config),
+        sigma=sigma_of(config),
+        frac_bits=own.frac_bits,
+        min_contributors=own.min_contributors,
+        min_cohort=_cohort(config),
+        budget=budget,
     )
 
 

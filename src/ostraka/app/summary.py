@@ -48,22 +48,12 @@ class Tally:
     def about(self, assembly: Any) -> Record:
         """What the run's first event says."""
         config, recipe = self._config, self._recipe
+        common = about_of(config, recipe.rule.name, [p.name for p in recipe.pre])
         return {
-            "name": config.federation.name,
-            "trust": config.federation.trust,
-            "rule": recipe.rule.name,
-            "pre": [p.name for p in recipe.pre],
+            **common,
             "attack": config.simulation.attack,
             "attackers": list(assembly.attackers),
-            "n": config.n,
-            "f": config.f,
-            "rounds": config.federation.rounds,
-            "seed": config.federation.seed,
-            "data": config.data.name if config.training.app == BUILTIN else None,
-            "model": config.training.model if config.training.app == BUILTIN else None,
-            "app": config.training.app,
             "parameters": int(assembly.initial.size),
-            "workers": list(config.workers),
         }
 
     def summary(self, model_digest: str) -> Record:
@@ -119,3 +109,22 @@ class Tally:
         self.far = Counter(state["far"])
         self.last = state["last"]
         self.accuracy, self.loss = state["accuracy"], state["loss"]
+
+
+def about_of(config: Config, rule: str, pre: list[str]) -> Record:
+    """What every party of a run can say of it, from its federation file."""
+    builtin = config.training.app == BUILTIN
+    return {
+        "name": config.federation.name,
+        "trust": config.federation.trust,
+        "rule": rule,
+        "pre": pre,
+        "n": config.n,
+        "f": config.f,
+        "rounds": config.federation.rounds,
+        "seed": config.federation.seed,
+        "data": config.data.name if builtin else None,
+        "model": config.training.model if builtin else None,
+        "app": config.training.app,
+        "workers": list(config.workers),
+    }

@@ -6,9 +6,10 @@ worker computes the honest vector and then sends something else.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, NamedTuple, Protocol
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 
@@ -21,8 +22,6 @@ from ostraka.protocols.turns import Turn, at
 from ostraka.protocols.upload import Context, SeedPart, SharePart, make_parts
 from ostraka.rules.api import whole_number
 
-KNOWS = "the model and its own data"
-CONTROLS = "the messages of its workers"
 Holder = Literal["server_0", "server_1", "dealer"]
 Lies = Sequence[tuple[Holder, SeedPart | SharePart]]
 Vector = Callable[[int, np.ndarray], Ring]
@@ -43,13 +42,17 @@ class Upload(NamedTuple):
         return make_parts(self.context, self.worker, self.words, own, self.sign)
 
 
-class UploadAttack(Protocol):
-    """What a corrupt worker sends in place of its honest upload."""
+class UploadAttack(ABC):
+    """What a corrupt worker sends in place of its honest upload.
+
+    `knows` and `controls` state the adversary, the same for all of them.
+    """
 
     name: ClassVar[str]
-    knows: ClassVar[str]
-    controls: ClassVar[str]
+    knows: ClassVar[str] = "the model and its own data"
+    controls: ClassVar[str] = "the messages of its workers"
 
+    @abstractmethod
     def answer(self, upload: Upload) -> Lies:
         """The messages of this turn, each with its receiver."""
 
@@ -88,12 +91,10 @@ def whole(parts: tuple[SeedPart, SharePart]) -> Lies:
 
 
 @dataclass(frozen=True)
-class SilentUpload:
+class SilentUpload(UploadAttack):
     """Never answers."""
 
     name: ClassVar[str] = "silent"
-    knows: ClassVar[str] = KNOWS
-    controls: ClassVar[str] = CONTROLS
 
     def answer(self, upload: Upload) -> Lies:
         """Nothing."""
@@ -101,12 +102,10 @@ class SilentUpload:
 
 
 @dataclass(frozen=True)
-class WrongShapeUpload:
+class WrongShapeUpload(UploadAttack):
     """Sends a share with one word too few."""
 
     name: ClassVar[str] = "wrong-shape"
-    knows: ClassVar[str] = KNOWS
-    controls: ClassVar[str] = CONTROLS
 
     def answer(self, upload: Upload) -> Lies:
         """Parts that fit together, of a vector that is too short."""
@@ -114,12 +113,10 @@ class WrongShapeUpload:
 
 
 @dataclass(frozen=True)
-class WrongDtypeUpload:
+class WrongDtypeUpload(UploadAttack):
     """Sends a share of signed numbers where words are expected."""
 
     name: ClassVar[str] = "wrong-dtype"
-    knows: ClassVar[str] = KNOWS
-    controls: ClassVar[str] = CONTROLS
 
     def answer(self, upload: Upload) -> Lies:
         """The same bytes under another name."""
@@ -128,13 +125,11 @@ class WrongDtypeUpload:
 
 
 @dataclass(frozen=True)
-class MissingPart:
+class MissingPart(UploadAttack):
     """Leaves out its part for one holder (default server 1), so that its upload is incomplete."""
 
     holder: str = "server_1"
     name: ClassVar[str] = "missing-part"
-    knows: ClassVar[str] = KNOWS
-    controls: ClassVar[str] = CONTROLS
 
     def __post_init__(self) -> None:
         if self.holder not in ("server_0", "server_1", "dealer"):
@@ -148,12 +143,10 @@ class MissingPart:
 
 
 @dataclass(frozen=True)
-class MixedSeeds:
+class MixedSeeds(UploadAttack):
     """Sends the dealer another seed than server 0, each well signed."""
 
     name: ClassVar[str] = "mixed-seeds"
-    knows: ClassVar[str] = KNOWS
-    controls: ClassVar[str] = CONTROLS
 
     def answer(self, upload: Upload) -> Lies:
         """Two uploads, of which no holder has the whole."""
@@ -163,12 +156,10 @@ class MixedSeeds:
 
 
 @dataclass(frozen=True)
-class ForgedUpload:
+class ForgedUpload(UploadAttack):
     """Sends a share that does not fit the hash that it signed."""
 
     name: ClassVar[str] = "forged"
-    knows: ClassVar[str] = KNOWS
-    controls: ClassVar[str] = CONTROLS
 
     def answer(self, upload: Upload) -> Lies:
         """One word of the share changed after signing."""
@@ -179,13 +170,11 @@ class ForgedUpload:
 
 
 @dataclass(frozen=True)
-class Overflow:
+class Overflow(UploadAttack):
     """Adds 2^bit to the first coordinate: with bit 63 no distance changes, with 32 no norm."""
 
     bit: int = 63
     name: ClassVar[str] = "overflow"
-    knows: ClassVar[str] = KNOWS
-    controls: ClassVar[str] = CONTROLS
 
     def __post_init__(self) -> None:
         whole_number("overflow", "bit", self.bit, 0)
@@ -200,13 +189,11 @@ class Overflow:
 
 
 @dataclass(frozen=True)
-class DuplicateUpload:
+class DuplicateUpload(UploadAttack):
     """Sends its honest upload several times over."""
 
     copies: int = 3
     name: ClassVar[str] = "duplicate"
-    knows: ClassVar[str] = KNOWS
-    controls: ClassVar[str] = CONTROLS
 
     def __post_init__(self) -> None:
         whole_number("duplicate", "copies", self.copies, 1)
@@ -217,12 +204,10 @@ class DuplicateUpload:
 
 
 @dataclass(frozen=True)
-class ConflictUpload:
+class ConflictUpload(UploadAttack):
     """Sends its honest upload and then another one of the same vector for the same turn."""
 
     name: ClassVar[str] = "conflict"
-    knows: ClassVar[str] = KNOWS
-    controls: ClassVar[str] = CONTROLS
 
     def answer(self, upload: Upload) -> Lies:
         """Two uploads; the first counts."""
@@ -230,13 +215,16 @@ class ConflictUpload:
 
 
 UPLOAD_ATTACKS: dict[str, type[UploadAttack]] = {
-    "silent": SilentUpload,
-    "wrong-shape": WrongShapeUpload,
-    "wrong-dtype": WrongDtypeUpload,
-    "missing-part": MissingPart,
-    "mixed-seeds": MixedSeeds,
-    "forged": ForgedUpload,
-    "overflow": Overflow,
-    "duplicate": DuplicateUpload,
-    "conflict": ConflictUpload,
+    attack.name: attack
+    for attack in (
+        SilentUpload,
+        WrongShapeUpload,
+        WrongDtypeUpload,
+        MissingPart,
+        MixedSeeds,
+        ForgedUpload,
+        Overflow,
+        DuplicateUpload,
+        ConflictUpload,
+    )
 }

@@ -44,7 +44,10 @@ class Metrics:
             for name, text in gauges.items()
         }
         self._bytes = prometheus.Gauge(
-            "ostraka_message_bytes", "Bytes of messages so far.", ["role"], registry=registry
+            "ostraka_message_bytes",
+            "Bytes of messages so far on this party's own links, by the other side's role.",
+            ["direction", "role"],
+            registry=registry,
         )
         self._events = prometheus.Counter(
             "ostraka_events", "What happened, by event.", ["event"], registry=registry
@@ -68,6 +71,9 @@ class Metrics:
         """Take in one event."""
         event = record["event"]
         self._events.labels(event).inc()
+        for direction in ("sent", "received"):
+            for role, count in record.get(direction, {}).items():
+                self._bytes.labels(direction, role).set(count)
         match event:
             case "connected":
                 self._gauges["connected"].inc()
@@ -85,8 +91,6 @@ class Metrics:
     def _round(self, record: Record, done: int) -> None:
         self._gauges["round"].set(done)
         self._gauges["rounds"].set(record["rounds"])
-        for role, count in record.get("bytes_sent", {}).items():
-            self._bytes.labels(role).set(count)
         if "accuracy" in record:
             self._gauges["accuracy"].set(record["accuracy"])
         spent = record.get("epsilon")

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from ostraka.drivers.connection import Refusal
+from ostraka.drivers.stall import Stalls
 from ostraka.drivers.tcp import Handlers, Transport
 from ostraka.mailbox import Limits
 from ostraka.net import Label, Program, Trace
@@ -27,7 +28,6 @@ from ostraka.party import Failure, Frame, Party
 T = TypeVar("T")
 TICK_S = 0.2
 TELL_S = 10.0
-STALL_S, STALL_AGAIN_S = 5.0, 60.0
 FAREWELL = "the other side has left"
 """Why a connection ended, where the other side said goodbye."""
 
@@ -163,7 +163,12 @@ class Inbox:
 
 
 class Node:
-    """Runs one party's program over a transport until it ends, one way or another."""
+    """Runs one party's program over a transport until it ends, one way or another.
+
+    ``sent`` and ``received`` count the bytes of messages' bodies by peer: each message once, when
+    the program sends it and when it is handed to the program. ``heard`` has the label of every
+    peer's last frame. ``step`` puts into words what is waited for in a label (as text), by kind.
+    """
 
     def __init__(
         self,
@@ -176,22 +181,23 @@ class Node:
         limits: Limits,
         held: Callable[[str], str] = lambda peer: "",
         ready: Callable[[Mapping[str, str]], None] = lambda reports: None,
+        step: Callable[[str, str], str] = lambda label, kind: kind,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.bytes_sent = self.bytes_received = 0
-        self.heard: dict[str, Label] = {}  # the label of every peer's last frame
+        self.sent: Counter[str] = Counter()
+        self.received: Counter[str] = Counter()
+        self.heard: dict[str, Label] = {}
         self._patience, self._trace, self._stopping = patience, trace, stopping
-        self._ready = ready
+        self._ready, self._stalls = ready, Stalls(trace, step)
         self._party = Party(me, program, trace=trace, limits=limits)
         self._inbox = Inbox(limits.unread_frames, limits.unread_bytes + limits.frame_bytes)
         self._reports: dict[str, str] = {}
         self._refusals: dict[str, Refusal] = {}
         self._left: set[str] = set()
         self._sent: set[Label] = set()
+        self._posted = 0
         self._early: list[tuple[str, Frame]] = []
         self._alone_since: float | None = None
-        self._stalled_at: list[tuple[str, str]] = []
-        self._stalled_since = 0.0
         self._transport = transport(
             Handlers(
                 frame=self._frame,
@@ -317,23 +323,13 @@ class Node:
                 self._deliver(*item)
             party.tick(time.monotonic())
             self._send()
-            self._tell_stall()
+            self._stalls.look(party.where(), time.monotonic(), self._away, sent=self._posted)
         if party.status == "failed":
             return Ended("failed", error=party.error)
         return Ended("done" if self._linger() else "stopped", result=party.result)
 
-    def _tell_stall(self) -> None:
-        """Say whom the program has waited for in one place for some time; blames nobody."""
-        now = time.monotonic()
-        places = [w for w in self._party.where() if w.senders]
-        at = [(w.label, w.kind) for w in places]
-        if at != self._stalled_at:
-            self._stalled_at, self._stalled_since = at, now
-        elif places and now - self._stalled_since >= STALL_S:
-            self._stalled_since = now + STALL_AGAIN_S - STALL_S
-            first = places[0]
-            left_s = None if first.until is None else max(0.0, first.until - now)
-            self._trace("stalled", at=first.label, missing=list(first.senders), left_s=left_s)
+    def _away(self) -> tuple[str, ...]:
+        return self._absent(self._transport.connected)
 
     def _wait_s(self) -> float:
         deadline = self._party.deadline
@@ -342,14 +338,15 @@ class Node:
     def _deliver(self, peer: str, frame: Frame) -> None:
         if self._inbox.taken(peer, frame):
             self._talker.call(self._transport.resume, peer)
-        self.bytes_received += frame.size
+        self.received[peer] += frame.size
         self._party.deliver(peer, frame, time.monotonic())
         self._send()
 
     def _send(self) -> None:
         """Hand over the outbox, and say which labels nobody need keep."""
         for out in self._party.drain():
-            self.bytes_sent += out.frame.size
+            self._posted += 1
+            self.sent[out.to] += out.frame.size
             self._sent.add(out.frame.label)
             self._talker.call(self._transport.post, out.to, out.frame)
         over = {label for label in self._sent if self._party.over(label)}
@@ -365,7 +362,7 @@ class Node:
         elif self._alone_since is None:
             self._alone_since = now
         elif now - self._alone_since >= self._patience.give_up_s:
-            return Ended("alone", missing=self._absent(self._transport.connected))
+            return Ended("alone", missing=self._away())
         return None
 
     def _linger(self) -> bool:

@@ -16,26 +16,30 @@ check has refused norms of 2^63 and more.
 Parties: two servers and a dealer, any one curious. Revealed: nothing; F is masked by B, the
 dealer's words by R, symmetric, from a key of server 0 and the dealer. The dealer's words never go
 to server 0. One vector per worker crosses the server link in one direction; the rest is O(n^2).
-Blocks of columns travel in order, a few at a time, so that memory stays O(n block).
+Blocks of columns travel in order, a batch at a time, so that memory stays O(n block).
 
 Rules that need no cross terms have the diagonal alone: ``full`` is then False and all results (n,).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Annotated
 
 import numpy as np
 
-from ostraka.algebra.ring import Map, Ring, add_gram, add_squares
+from ostraka.algebra.ring import Ring, add_gram, add_squares
 from ostraka.crypto.prg import Key
 from ostraka.net import Net
-from ostraka.sharing.additive import Masks, Rows, by_rows
+from ostraka.sharing.additive import Masks, Memory, Rows, Shares, Span, by_blocks, spans, total
 from ostraka.wire import Array, Bool, Message, Tensor
 
-AHEAD = 3
-"""Blocks that server 1 may have sent before server 0 has worked on them."""
+BATCH = 8
+"""Blocks that are worked on and acknowledged together: at least as many as threads."""
+AHEAD = 1
+"""Batches that server 1 may have sent while server 0 works on the one before them."""
 BLOCK = ("block",)
 
 
@@ -48,7 +52,7 @@ class MaskedBlock(Message):
 
 @dataclass(frozen=True)
 class Taken(Message):
-    """Server 0 to server 1: this block is done with."""
+    """Server 0 to server 1: this block is done with, and all before it."""
 
     done: Bool
 
@@ -64,34 +68,68 @@ async def gram_0(
     net: Net, server_1: str, masks: Masks, blinding: Key, full: bool, *, timeout_s: float
 ) -> Ring:
     """Server 0's share of 2 X X^T: uint64 (n, n), or (n,) of its diagonal."""
-    share = _empty(masks.n, full)
-    for number, (low, high, block) in enumerate(masks.blocks()):
-        at = net.sub(BLOCK[0], number)
-        form = MaskedBlock.form(n=masks.n, w=high - low)
-        f = (await at.recv(form, server_1, timeout_s=timeout_s)).words
-        by_rows(masks.map, _twice_and, block, f)
-        del f
-        at.send(server_1, Taken(True))
+    share = _unpack(_blinding(blinding, masks.n, full), masks.n, full)
+    memory = Memory()
+
+    def work(arrived: tuple[Span, Ring]) -> Ring:
+        span, f = arrived
+        with memory.lent(*f.shape) as x:
+            masks.fill(span, x)
+            for row, masked in zip(x, f, strict=True):  # row by row: they stay in the cache
+                row += row
+                row += masked
+            return _own_products(x, full)
+
+    for batch in _batches(masks):
+        arrived = []
+        for number, (low, high) in batch:
+            form = MaskedBlock.form(n=masks.n, w=high - low)
+            block = await net.sub(BLOCK[0], number).recv(form, server_1, timeout_s=timeout_s)
+            arrived.append(((low, high), block.words))
+        for part in masks.map(work, arrived):
+            share += part
+        net.sub(BLOCK[0], number).send(server_1, Taken(True))
         net.window(BLOCK, (number + 1,))
-        _add_own(block, share, masks.map)
-    return share + _unpack(_blinding(blinding, masks.n, full), masks.n, full)
+    return share
 
 
 async def gram_1(
-    net: Net, server_0: str, dealer: str, shares: Rows, mask: Masks, full: bool, *, timeout_s: float
+    net: Net,
+    server_0: str,
+    dealer: str,
+    shares: Shares,
+    mask: Masks,
+    full: bool,
+    *,
+    timeout_s: float,
 ) -> Ring:
     """Server 1's share of 2 X X^T: uint64 (n, n), or (n,) of its diagonal; ``mask`` makes B."""
-    n, number = shares.n, -1
+    n = shares.n
     share = _empty(n, full)
-    for number, (held, masking) in enumerate(zip(shares.blocks(), mask.blocks(), strict=True)):
-        y, f = held[2], masking[2]
-        by_rows(shares.map, _sum_and_difference, y, f)
-        if number >= AHEAD:
-            await _taken(net, server_0, number - AHEAD, timeout_s)
-        net.sub(BLOCK[0], number).send(server_0, MaskedBlock(f))
-        _add_own(y, share, shares.map)
-    for last in range(max(0, number - AHEAD + 1), number + 1):
-        await _taken(net, server_0, last, timeout_s)
+    memory = Memory()
+
+    def work(block: tuple[int, Span]) -> tuple[Ring, Ring]:
+        low, high = span = block[1]
+        f = memory.take(n, high - low)
+        with memory.lent(n, high - low) as b:
+            mask.fill(span, b)
+            for row, masking, masked in zip(shares.rows, b, f, strict=True):
+                y = row[low:high]
+                np.subtract(y, masking, out=masked)
+                masking += y
+            return f, _own_products(b, full)
+
+    waiting: list[int] = []
+    for batch in _batches(shares):
+        for (number, _), (f, part) in zip(batch, shares.map(work, batch), strict=True):
+            net.sub(BLOCK[0], number).send(server_0, MaskedBlock(f))
+            memory.give(f)
+            share += part
+        waiting.append(number)
+        if len(waiting) > AHEAD:
+            await _taken(net, server_0, waiting.pop(0), timeout_s)
+    for number in waiting:
+        await _taken(net, server_0, number, timeout_s)
     form = CrossTerms.form(count=_count(n, full))
     dealt = await net.recv(form, dealer, timeout_s=timeout_s)
     return share + _unpack(dealt.words, n, full)
@@ -101,48 +139,45 @@ def gram_dealer(
     net: Net, server_1: str, masks: Masks, mask: Masks, blinding: Key, full: bool
 ) -> None:
     """The dealer's part: -2 P P^T from both streams, minus R, to server 1."""
-    own = _empty(masks.n, full)
-    for (_, _, x), (_, _, b) in zip(masks.blocks(), mask.blocks(), strict=True):
-        by_rows(masks.map, _minus, x, b)
-        _add_own(x, own, masks.map)
+    memory = Memory()
+
+    def work(span: Span, x: Ring) -> Ring:
+        with memory.lent(*x.shape) as b:
+            mask.fill(span, b)
+            for row, masking in zip(x, b, strict=True):
+                row -= masking
+        return _own_products(x, full)
+
+    own = total(by_blocks(masks, work), _empty(masks.n, full).shape)
     words = np.negative(_pack(own + own, full)) - _blinding(blinding, masks.n, full)
     net.send(server_1, CrossTerms(words))
 
 
+def _batches(rows: Rows) -> Iterator[list[tuple[int, Span]]]:
+    """All blocks with their numbers, so many at a time as are worked on side by side."""
+    numbered = enumerate(spans(rows.n, rows.d))
+    while batch := list(islice(numbered, BATCH)):
+        yield batch
+
+
 async def _taken(net: Net, server_0: str, number: int, timeout_s: float) -> None:
-    """Wait until server 0 is done with a block, and forget all up to it."""
+    """Wait until server 0 is done with a block and all before it, and forget them."""
     await net.sub(BLOCK[0], number).recv(Taken.form(), server_0, timeout_s=timeout_s)
     net.window(BLOCK, (number + 1,))
-
-
-def _twice_and(x: Ring, f: Ring) -> None:
-    """2 X0 + F in the place of X0."""
-    x += x
-    x += f
-
-
-def _sum_and_difference(y: Ring, b: Ring) -> None:
-    """Y + B in the place of Y, and F = Y - B in that of B."""
-    y += b
-    b += b
-    np.subtract(y, b, out=b)
-
-
-def _minus(x: Ring, b: Ring) -> None:
-    """X0 - B in the place of X0."""
-    x -= b
 
 
 def _empty(n: int, full: bool) -> Ring:
     return np.zeros((n, n) if full else n, np.uint64)
 
 
-def _add_own(block: Ring, share: Ring, map: Map) -> None:
-    """Add a block's products of rows with one another, or of each row with itself."""
-    if share.ndim == 2:
-        add_gram(block, share, map)
+def _own_products(block: Ring, full: bool) -> Ring:
+    """A block's products of rows with one another, or of each row with itself."""
+    own = _empty(len(block), full)
+    if full:
+        add_gram(block, own)
     else:
-        add_squares(block, share)
+        add_squares(block, own)
+    return own
 
 
 def _count(n: int, full: bool) -> int:

@@ -23,7 +23,7 @@ import numpy as np
 from ostraka.algebra.ring import Ring, add_weighted
 from ostraka.crypto.prg import Key
 from ostraka.net import Net
-from ostraka.sharing.additive import Rows
+from ostraka.sharing.additive import Rows, Span, by_blocks
 from ostraka.wire import Array, Bool, Index, Message, Tensor
 
 
@@ -138,11 +138,15 @@ async def take_aggregate_1(net: Net, server_0: str, d: int, *, timeout_s: float)
 
 def combined(rows: Rows, survivors: list[int], values: np.ndarray) -> Ring:
     """Integer combination of the surviving rows: uint64 (d,)."""
-    weights = np.zeros(rows.n, np.int64)
-    weights[survivors] = values
+    used = np.flatnonzero(values)
+    weights = values[used]
     out = np.zeros(rows.d, np.uint64)
-    for low, high, block in rows.blocks():
-        add_weighted(weights, block, out[low:high])
+
+    def work(span: Span, block: Ring) -> None:
+        add_weighted(weights, block, out[span[0] : span[1]])
+
+    for _ in by_blocks(rows.only([survivors[i] for i in used]), work):
+        pass
     return out
 
 

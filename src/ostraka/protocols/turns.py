@@ -29,8 +29,9 @@ PATH = ("round", "attempt")
 OF_SERVER_1, OF_DEALER = ("boot-server",), ("boot-dealer",)
 """Where each follower says that its process has begun; apart, since numbers only rise there."""
 RUN = "run"
-CATCH_UP, FINISH = "catch-up", "finish"
-"""Where an aggregate travels that server 1 lacks, and where a committed round is finished."""
+CATCH_UP, FINISH, RESTORE = "catch-up", "finish", "restore"
+"""Where an aggregate travels that server 1 lacks, where a committed round is finished, and where
+server 1 gives back the last aggregate to a server 0 whose newest model was damaged."""
 BEFORE_ALL: tuple[int, ...] = ()
 FRESH, BEHIND, COMMITTED = range(3)
 Turn = tuple[int, int]
@@ -47,12 +48,14 @@ class Boot(Message):
 class Open(Message):
     """Server 0 to both others: an attempt begins, on this model; ``final`` after the last round.
 
-    ``passed_over``: the round before this one ended without an aggregate.
+    ``passed_over``: the round before this one ended without an aggregate. ``lacking``: server 0
+    knows this model's digest alone, and asks for the aggregate that leads to it.
     """
 
     final: Bool
     passed_over: Bool
     model: Annotated[bytes, Exactly(32)]
+    lacking: Bool = False
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,12 @@ from typing import Annotated, Any, Generic, TypeVar
 
 import numpy as np
 
-from ostraka.algebra.ring import Map, Ring
+from ostraka.algebra.ring import Ring
 from ostraka.crypto.prg import Key
 from ostraka.crypto.sign import SIGNATURE_BYTES, Sign, verifies
 from ostraka.crypto.transcript import digest
 from ostraka.net import Abort, Net
-from ostraka.sharing.additive import hide
+from ostraka.sharing.additive import Map, hide
 from ostraka.wire import Array, Exactly, Form, Message, Tensor
 
 Digest = Annotated[bytes, Exactly(32)]

@@ -17,16 +17,15 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from ostraka.algebra.ring import Ring, add_signed, ternary
+from ostraka.algebra.ring import Ring, add_signed, ternary, ternary_words
 from ostraka.crypto.prg import Key
 from ostraka.net import Net
 from ostraka.protocols.coin import toss
 from ostraka.protocols.compare import Triples, non_negative, triples_needed
-from ostraka.sharing.additive import Rows
+from ostraka.sharing.additive import Rows, Span, by_blocks, total
 
 LEAST_PROJECTIONS = 100
 SAFETY_BITS = 40
-_SIGNS_PER_WORD = 32
 
 
 def projections(n: int, rounds: int) -> int:
@@ -72,13 +71,17 @@ async def within_reach(
 
 def project(rows: Rows, coin: Key, k: int) -> Ring:
     """Products (n, k) of all rows with the k public vectors that follow from the coin."""
-    y = np.zeros((rows.n, k), np.uint64)
-    for number, (low, high, block) in enumerate(rows.blocks()):
-        words = coin.derive("projections", number).stream()
-        signs = np.empty((k, high - low), np.int8)
-        ternary(words.words(k * -(-(high - low) // _SIGNS_PER_WORD)), signs)
-        add_signed(block, signs, y, rows.map)
-    return y
+
+    def work(span: Span, block: Ring) -> Ring:
+        width = span[1] - span[0]
+        signs = np.empty((k, width), np.int8)
+        stream = coin.derive("projections", span[0]).stream()
+        ternary(stream.words(k * ternary_words(width)), signs)
+        part = np.zeros((rows.n, k), np.uint64)
+        add_signed(block, signs, part)
+        return part
+
+    return total(by_blocks(rows, work), (rows.n, k))
 
 
 def two_sided(shares: Ring, side: int, low: int, high: int) -> Ring:

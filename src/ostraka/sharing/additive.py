@@ -3,22 +3,33 @@
 The mask is a stream that follows from a 32-byte seed, so one holder keeps only the seed and makes
 any block of columns again when it needs it; the other keeps the share. Either alone is uniform and
 says nothing of the secret. Source: He, Karimireddy and Jaggi 2020, section 3, with seeds.
+
+All work on shared rows goes block by block of columns, and every block is a piece of work of its
+own: `Rows.map` may hand blocks to threads, which make their own masks and hold no lock in kernels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 
-from ostraka.algebra.ring import Map, Ring, add_products
+from ostraka.algebra.ring import Ring, add_products
 from ostraka.crypto.prg import Key, Prg
 
-_BLOCK_WORDS = 1 << 21  # 16 MiB: a block of all rows stays near the cache, and memory small
-_PORTIONS = 8
+_BLOCK_WORDS = 1 << 20  # 8 MiB: near the cache, and long enough that calls do not count
+Span = tuple[int, int]
+
+
+class Map(Protocol):
+    """What the builtin `map` does with one iterable: in any order and on any thread."""
+
+    def __call__(self, function: Callable[[Any], Any], items: Iterable[Any], /) -> Iterable[Any]:
+        """Give the function's results in the order of the items."""
 
 
 def hide(secret: Ring, seed: Key) -> Ring:
@@ -29,7 +40,7 @@ def hide(secret: Ring, seed: Key) -> Ring:
     return share
 
 
-def spans(n: int, d: int) -> Iterator[tuple[int, int]]:
+def spans(n: int, d: int) -> Iterator[Span]:
     """Column blocks (low, high) of n rows: a fixed width that follows from n alone, all of d."""
     width = block_width(n)
     return ((low, min(low + width, d)) for low in range(0, d, width))
@@ -45,13 +56,45 @@ def largest_block(n: int, d: int) -> int:
     return min(max(_BLOCK_WORDS, n << 10), n * d)
 
 
-Blocks = Iterator[tuple[int, int, Ring]]
+class Memory:
+    """Arrays that are used again: the system's fresh pages cost as much as filling them.
+
+    Safe to use from several threads: taking from a list and giving back are one step each.
+    """
+
+    def __init__(self) -> None:
+        self._free: list[Ring] = []
+
+    def take(self, n: int, w: int) -> Ring:
+        """Words (n, w) of any content, C-contiguous."""
+        for _ in range(len(self._free)):
+            try:
+                words = self._free.pop()
+            except IndexError:
+                break
+            if words.size >= n * w:
+                return words[: n * w].reshape(n, w)
+        return np.empty(n * w, np.uint64).reshape(n, w)
+
+    def give(self, block: Ring) -> None:
+        """Take back what ``take`` gave, which nobody reads any more."""
+        assert block.base is not None
+        self._free.append(block.base)
+
+    @contextmanager
+    def lent(self, n: int, w: int) -> Iterator[Ring]:
+        """Words for the length of a with statement."""
+        block = self.take(n, w)
+        try:
+            yield block
+        finally:
+            self.give(block)
 
 
 class Rows(Protocol):
-    """The n vectors (d,) that one party holds, block by block.
+    """The n vectors (d,) that one party holds.
 
-    ``map`` is what a kernel spreads its work with: the builtin one, or that of a pool of threads.
+    ``map`` is how work on several blocks is spread: the builtin one, or that of a pool of threads.
     """
 
     @property
@@ -66,34 +109,44 @@ class Rows(Protocol):
     def map(self) -> Map:
         """How work is spread."""
 
-    def blocks(self) -> Blocks:
-        """(low, high, columns low to high of all rows), in order and up to d.
+    def fill(self, span: Span, out: Ring) -> None:
+        """Write these columns of all rows to out, uint64 (n, high - low). On any thread."""
 
-        The columns are uint64 (n, high - low), C-contiguous and the caller's to change, until the
-        next ones are asked for: their memory is used again.
-        """
+    def only(self, rows: Sequence[int]) -> Self:
+        """Some of the rows, in this order."""
 
 
-def by_rows(map: Map, work: Callable[..., None], *rows: Any) -> None:
-    """Do some work on a few rows of each of these at a time, spread by ``map``.
+def by_blocks(rows: Rows, work: Callable[[Span, Ring], Any]) -> Iterable[Any]:
+    """Results of some work on every block of columns (span, uint64 (n, high - low)), in order.
 
-    To hand a thread a single row costs as much as to fill it.
+    The block is the work's to change; its memory is used again when the work returns.
     """
-    n = len(rows[0])
-    parts = [slice(n * k // _PORTIONS, n * (k + 1) // _PORTIONS) for k in range(_PORTIONS)]
-    list(map(partial(_portion, work, rows), parts))
+    return rows.map(partial(_on_block, rows, work, Memory()), spans(rows.n, rows.d))
 
 
-def _portion(work: Callable[..., None], rows: Sequence[Any], part: slice) -> None:
-    work(*(own[part] for own in rows))
+def _on_block(rows: Rows, work: Callable[[Span, Ring], Any], memory: Memory, span: Span) -> Any:
+    with memory.lent(rows.n, span[1] - span[0]) as block:
+        rows.fill(span, block)
+        return work(span, block)
 
 
 def products_with(rows: Rows, public: Ring) -> Ring:
     """Products uint64 (n,) of all rows with one public row (d,)."""
-    out = np.zeros((rows.n, 1), np.uint64)
-    for low, high, block in rows.blocks():
-        add_products(block, public[None, low:high], out, rows.map)
-    return out[:, 0]
+
+    def work(span: Span, block: Ring) -> Ring:
+        part = np.zeros((rows.n, 1), np.uint64)
+        add_products(block, public[None, span[0] : span[1]], part)
+        return part[:, 0]
+
+    return total(by_blocks(rows, work), (rows.n,))
+
+
+def total(parts: Iterable[Ring], shape: tuple[int, ...]) -> Ring:
+    """The sum of arrays of words of one shape, mod 2^64."""
+    out = np.zeros(shape, np.uint64)
+    for part in parts:
+        out += part
+    return out
 
 
 @dataclass(frozen=True)
@@ -103,18 +156,31 @@ class Masks:
     seeds: Sequence[Key]
     d: int
     map: Map = map
+    _streams: list[list[Prg]] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def n(self) -> int:
         """See Rows."""
         return len(self.seeds)
 
-    def blocks(self) -> Blocks:
+    def fill(self, span: Span, out: Ring) -> None:
+        """See Rows.
+
+        To make a stream takes twenty times as long as to move one: a set of them is kept for each
+        thread that works at the same time.
+        """
+        try:
+            streams = self._streams.pop()
+        except IndexError:
+            streams = [seed.stream() for seed in self.seeds]
+        for stream, place in zip(streams, out, strict=True):
+            stream.seek(span[0])
+            stream.fill(place)
+        self._streams.append(streams)
+
+    def only(self, rows: Sequence[int]) -> Masks:
         """See Rows."""
-        streams = [seed.stream() for seed in self.seeds]
-        for low, high, block in _places(self.n, self.d):
-            by_rows(self.map, _fill, streams, block)
-            yield low, high, block
+        return Masks([self.seeds[i] for i in rows], self.d, self.map)
 
 
 @dataclass(frozen=True)
@@ -130,25 +196,11 @@ class Shares:
         """See Rows."""
         return len(self.rows)
 
-    def blocks(self) -> Blocks:
+    def fill(self, span: Span, out: Ring) -> None:
         """See Rows."""
-        for low, high, block in _places(self.n, self.d):
-            by_rows(self.map, partial(_copy, low, high), self.rows, block)
-            yield low, high, block
+        for row, place in zip(self.rows, out, strict=True):
+            place[:] = row[span[0] : span[1]]
 
-
-def _places(n: int, d: int) -> Blocks:
-    """Every span with a place for its block, in one piece of memory."""
-    memory = np.empty(n * min(d, block_width(n)), np.uint64)
-    for low, high in spans(n, d):
-        yield low, high, memory[: n * (high - low)].reshape(n, high - low)
-
-
-def _fill(streams: Sequence[Prg], block: Ring) -> None:
-    for stream, place in zip(streams, block, strict=True):
-        stream.fill(place)
-
-
-def _copy(low: int, high: int, rows: Sequence[Ring], block: Ring) -> None:
-    for row, place in zip(rows, block, strict=True):
-        place[:] = row[low:high]
+    def only(self, rows: Sequence[int]) -> Shares:
+        """See Rows."""
+        return Shares([self.rows[i] for i in rows], self.d, self.map)

@@ -23,8 +23,9 @@ from rich.console import Console
 from ostraka.app import checks
 from ostraka.app.checks import Check
 from ostraka.app.config import load
-from ostraka.app.doctor import _show, dialled, doctor
+from ostraka.app.doctor import _show, doctor
 from ostraka.app.errors import Exit
+from ostraka.app.meetings import dialled, operators
 from ostraka.app.site import load_site
 from ostraka.drivers.identity import Identity, create
 
@@ -265,6 +266,118 @@ def test_in_two_server_workers_dial_all_operators_and_these_one_another(tmp_path
     assert set(dialled(site, config, "d")) == {"s", "t"}
     assert dialled(site, config, "t") == {"s": ("s", 1)}
     assert dialled(site, config, "s") == {}
+
+
+def met(tmp_path: Path, text: str, me: str | None = None, site: str = "") -> list[Check]:
+    """What the doctor says of these operators."""
+    path, own = tmp_path / "federation.toml", tmp_path / "site.toml"
+    path.write_text(text + "".join(f'[[party]]\nname = "w{k}"\n' for k in range(9)))
+    own.write_text(site)
+    return list(operators(load_site(own), load(path), me))
+
+
+def test_three_operators_with_addresses_of_their_own_can_be_met(tmp_path: Path) -> None:
+    (only,) = met(tmp_path, TWO_SERVER.format(more=""))
+    assert only.state == "ok"
+    assert only.text == "s (server-0), t (server-1) and d (dealer) can be met by all who need to"
+
+
+def test_an_operator_without_an_address_is_named_with_those_it_cannot_meet(
+    tmp_path: Path,
+) -> None:
+    text = TWO_SERVER.format(more="").replace('address = "t:2"\n', "")
+    (only,) = met(tmp_path, text)
+    assert (only.state, only.code) == ("fail", Exit.REFUSED)
+    assert only.text == (
+        "t (server-1) has no address, and neither have w0 (worker), w1 (worker), w2 (worker), "
+        "w3 (worker) and 5 more: they cannot meet"
+    )
+    assert 'write address = "host:port" in the [[party]] table of t' in only.mend
+    first, second = met(tmp_path, text.replace('address = "d:3"\n', ""))
+    assert first.text.startswith("t (server-1) has no address, and neither have d (dealer), w0")
+    assert second.text.startswith("d (dealer) has no address, and neither have w0 (worker), w1")
+
+
+def test_who_meets_at_a_relay_or_is_known_here_by_another_way_needs_no_address(
+    tmp_path: Path,
+) -> None:
+    text = TWO_SERVER.format(more="").replace('address = "t:2"\n', "")
+    relay = '[[party]]\nname = "r"\nrole = "relay"\n'
+    assert met(tmp_path, text + relay)[0].state == "fail", "nobody can find that relay"
+    assert met(tmp_path, text + relay + 'address = "r:9"\n')[0].state == "ok"
+    assert met(tmp_path, text, None, '[reach]\nt = "10.0.0.2:2"\n')[0].state == "ok"
+    listening_here = '[place]\nlisten = "0.0.0.0:2"\n'
+    assert met(tmp_path, text, "t", listening_here)[0].state == "ok"
+    assert met(tmp_path, text, "s", listening_here)[0].state == "fail"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "who"),
+    [
+        ("t:2", "s:1", "s (server-0) and t (server-1) have the same address s:1"),
+        ("t:2", "S.:1", "s (server-0) and t (server-1) have the same address s:1"),
+        ("d:3", "t:2", "t (server-1) and d (dealer) have the same address t:2"),
+    ],
+)
+def test_two_operators_at_one_address_are_both_named(
+    tmp_path: Path, before: str, after: str, who: str
+) -> None:
+    (only,) = met(tmp_path, TWO_SERVER.format(more="").replace(before, after))
+    assert (only.state, only.code) == ("fail", Exit.REFUSED)
+    assert only.text == f"{who}: only one of them can listen"
+
+
+def test_a_worker_at_an_operators_address_and_one_spelling_of_ipv6_count_too(
+    tmp_path: Path,
+) -> None:
+    text = TWO_SERVER.format(more="").replace("t:2", "[::1]:7")
+    worker = '[[party]]\nname = "x"\naddress = "[0:0::1]:7"\n'
+    (only,) = met(tmp_path, text + worker)
+    assert only.text.startswith("t (server-1) and x (worker) have the same address [::1]:7")
+    moved = '[reach]\nd = "s:1"\n'
+    assert met(tmp_path, text, None, moved)[0].text.startswith("s (server-0) and d (dealer)")
+
+
+def test_operators_on_one_machine_are_warned_of(tmp_path: Path) -> None:
+    warned, fine = met(tmp_path, TWO_SERVER.format(more="").replace("t:2", "s:2"))
+    assert (warned.state, warned.code) == ("warn", Exit.DONE)
+    assert "s (server-0) and t (server-1) are on one host, s: who runs it" in warned.text
+    assert fine.state == "ok"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "code", "name", "said"),
+    [
+        (("t:2", "s:1"), 64, "operators", "s (server-0) and t (server-1) have the same address"),
+        (('"d"', '"s"'), 64, "federation", "two parties are named 's', as server-0 and as dealer"),
+        (
+            ('role = "dealer"', 'role = "server-1"'),
+            64,
+            "federation",
+            "2 with role server-1 and none with role dealer",
+        ),
+    ],
+)
+def test_the_command_ends_with_64_and_names_both(
+    here: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: tuple[str, str],
+    code: int,
+    name: str,
+    said: str,
+) -> None:
+    path = here / "federation.toml"
+    keys = {letter: create(letter, here / f"{letter}.pem").text for letter in "std"}
+    text = TWO_SERVER.format(more="")
+    for letter, key in keys.items():
+        text = text.replace(f'name = "{letter}"', f'name = "{letter}"\nidentity = "{key}"')
+    text = text.replace(*change)
+    path.write_text(text + "".join(f'[[party]]\nname = "w{k}"\n' for k in range(9)))
+    (here / "site.toml").write_text('[allow]\ntrust = ["two-server"]\n')
+    _, found = run(capsys, path, None, here / "site.toml")
+    assert (found[name]["state"], found[name]["code"]) == ("fail", code)
+    assert said in found[name]["text"]
 
 
 @pytest.mark.slow

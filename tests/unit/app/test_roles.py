@@ -149,7 +149,7 @@ def test_the_server_tells_each_worker_what_it_has_counted_of_it(tmp_path: Path) 
 def hears(role: ServerRole, **heard: Label) -> None:
     """These were the last frames of some workers, without the dashes in their names."""
     traffic: Any = SimpleNamespace(
-        bytes_sent=0, bytes_received=0, heard={f"worker-{k[1:]}": v for k, v in heard.items()}
+        sent={}, received={}, heard={f"worker-{k[1:]}": v for k, v in heard.items()}
     )
     role.traffic = traffic
 

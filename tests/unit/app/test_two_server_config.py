@@ -13,6 +13,7 @@ from ostraka.app.explain import explanation, text
 from ostraka.app.parties.playing import PLAYED
 from ostraka.app.secure import limits, sigma_of
 from ostraka.attacks.uploads import UPLOAD_ATTACKS
+from ostraka.rules import MultiKrum
 
 PARTICIPANT = {"unit": "participant", "clip": 2.0, "noise_multiplier": 0.5}
 
@@ -72,6 +73,35 @@ def test_roles_that_do_not_belong_are_refused(
     with pytest.raises(UserError) as refused:
         config(federation={"trust": trust}, party=parties)
     assert sentence in str(refused.value)
+
+
+KEY = "ed25519:vVjZQ7l1W_gkqctEGLu_zaQ2In2f0_HCrSJ-Htln3lI"
+
+
+@pytest.mark.parametrize(
+    ("parties", "sentence"),
+    [
+        ([*THREE[:2], party("zero", "dealer")], "are named 'zero', as server-0 and as dealer;"),
+        ([*THREE, party("a", "worker"), party("a", "worker")], "two parties are named 'a'; every"),
+        (
+            [THREE[0] | {"identity": KEY}, THREE[1] | {"identity": KEY}, THREE[2]],
+            f"zero (server-0) and one (server-1) have the same identity {KEY}; every party needs "
+            "its own key, and no two operators may be one",
+        ),
+        (
+            [*THREE[:2], THREE[2] | {"identity": KEY}, party("a", "worker") | {"identity": KEY}],
+            f"two (dealer) and a (worker) have the same identity {KEY}; every party needs its own "
+            "key",
+        ),
+    ],
+)
+def test_one_party_in_two_roles_is_refused_with_both_named(
+    parties: list[dict[str, str]], sentence: str
+) -> None:
+    with pytest.raises(UserError) as refused:
+        config(party=parties)
+    assert sentence in str(refused.value)
+    assert refused.value.code == 64
 
 
 def test_every_role_of_every_trust_model_is_played() -> None:
@@ -173,6 +203,17 @@ def test_a_grid_that_is_too_fine_is_refused_with_the_finest_that_fits() -> None:
     build(config(two_server={"clip": 4.0, "frac_bits": 24}))
 
 
+def test_what_a_rule_opens_must_fit_in_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without frac_bits the grid becomes coarser; a written one is refused with what fits."""
+    monkeypatch.setattr(MultiKrum, "sum_bound", 2.0**13 * 1.5)
+    found = build(config()).secure
+    assert found is not None
+    assert found.fixed(1000).frac_bits == 19
+    assert "the largest frac_bits that fits is 19" in refusal(two_server={"frac_bits": 20})
+    monkeypatch.setattr(MultiKrum, "sum_bound", 2.0**40)
+    assert "no frac_bits from 0 on fits" in refusal()
+
+
 def test_krum_runs_where_one_opened_update_is_accepted_or_rows_are_mixed() -> None:
     build(config(rule={"name": "krum"}, two_server={"min_contributors": 1}))
     build(config(rule={"name": "krum", "pre": ["nnm"]}))
@@ -204,11 +245,11 @@ def test_explain_names_operators_leaks_numbers_and_costs(tmp_path: Any) -> None:
     for part in (
         "Three independent operators are needed",
         "any two of them together see every update",
-        "opened to server 1 for this rule: distances of the updates",
+        "opened to server 1 for this rule: the distances between updates",
         "an update is cut to 64 (clip), no noise; longest that is taken: 64 (bound), on a grid of",
-        "100 random projections",
-        "with 5 workers (min_cohort)",
-        "fewer than 3 cover for each (min_contributors)",
+        "100 random tests for overflow",
+        "a round with fewer than 5 workers (min_cohort) opens nothing",
+        "at least 3 updates cover for each other, even if 2 workers tell theirs (min_contributors)",
         "8 n d (masked vectors, one way)",
         "server-1 sends",
         "each worker sends",
@@ -219,14 +260,21 @@ def test_explain_names_operators_leaks_numbers_and_costs(tmp_path: Any) -> None:
 def test_explain_tells_what_each_rule_opens(tmp_path: Any) -> None:
     assert "this rule: nothing of single updates" in explained(tmp_path, rule={"name": "mean"})
     clipping = {"name": "centered-clipping", "tau": 1.0}
-    assert "this rule: norms and products" in explained(tmp_path, rule=clipping)
+    found = explained(tmp_path, rule=clipping)
+    told = "the norm of each update and its product with the last aggregate"
+    assert f"this rule: {told}" in found
+    assert f"centered-clipping: looks at {told}\n" in found
+    assert "public products" not in found
 
 
 @pytest.mark.slow
 def test_explain_tells_noise_and_what_it_costs(tmp_path: Any) -> None:
     found = explained(tmp_path, privacy={**PARTICIPANT, "noise_multiplier": 0.01})
     assert "noise of 0.02 a coordinate" in found
-    assert "here it has sigma = 0.02" in found
+    assert "blurs all this, as far as epsilon says: sigma = 0.02 in every coordinate" in found
+    assert "there is none here" not in found
+    assert "against all three operators together" in found
+    assert "the server" not in found.replace("Servers", "")
     assert "Differential privacy\n  epsilon" in found
 
 
@@ -279,3 +327,71 @@ def test_explain_of_a_refused_file_does_not_claim_that_nothing_is_opened(tmp_pat
     found = explained(tmp_path, two_server={"frac_bits": 40})
     assert "distances of the updates" in found
     assert "nothing of the updates" not in found
+
+
+@pytest.mark.parametrize("rule", ["mean", "multi-krum", "geometric-median", "centered-clipping"])
+def test_with_f_0_nothing_is_said_of_colluders(tmp_path: Any, rule: str) -> None:
+    given = {"name": rule} | ({"tau": 1.0} if rule == "centered-clipping" else {})
+    found = explained(tmp_path, rule=given, faults={"byzantine": 0})
+    for word in ("collud", "0 workers", "rows", "one of the f", "tell theirs", " -1 "):
+        assert word not in found, word
+    assert "f = 0: one refused update ends the round" in found
+    assert "Nobody: one worker that lies can bend the model" in found
+
+
+@pytest.mark.parametrize(
+    ("f", "rule", "said"),
+    [
+        (1, {"name": "multi-krum"}, "gives it the distance of every update to a vector of its cho"),
+        (2, {"name": "multi-krum"}, "2 workers that collude with it give it 1 number of their"),
+        (3, {"name": "multi-krum", "pre": ["nnm"]}, "3 workers that collude with it give it 2 num"),
+        (
+            2,
+            {"name": "centered-clipping", "pre": ["nnm"], "tau": 1.0},
+            "2 workers that collude with it give it 2 numbers of their choice",
+        ),
+    ],
+)
+def test_colluders_read_as_many_numbers_as_the_page_proves(
+    tmp_path: Any, f: int, rule: dict[str, Any], said: str
+) -> None:
+    """f - 1 where distances are opened, f where norms are opened too."""
+    assert said in explained(tmp_path, rule=rule, faults={"byzantine": f})
+
+
+def test_no_distances_are_told_of_where_none_are_opened(tmp_path: Any) -> None:
+    mean = explained(tmp_path, rule={"name": "mean"})
+    assert "mean: looks at nothing in the updates" in mean
+    assert "withstands no attacker at n = 12" in mean
+    assert "it knows every sum" in mean
+    for word in ("label histograms", "distances", "0.89", "collude with it"):
+        assert word not in mean, word
+    clipped = explained(tmp_path, rule={"name": "centered-clipping", "tau": 1.0})
+    assert "label histograms" not in clipped
+    assert "norms tell how hard" in clipped
+
+
+@pytest.mark.parametrize(
+    ("f", "dropouts", "said"),
+    [
+        (2, None, "a missing worker may be honest: it lowers n, never f"),
+        (2, 0, "a missing worker counts among the f"),
+        (2, 1, "one worker may be missing honestly, which lowers n; each further one counts among"),
+        (2, 3, "3 workers may be missing honestly, which lowers n; each further one counts among"),
+        (0, 0, "a missing worker ends the round"),
+        (0, 1, "one worker may be missing honestly, which lowers n; one more ends the round"),
+    ],
+)
+def test_who_may_be_missing_is_said_in_its_own_words(
+    tmp_path: Any, f: int, dropouts: int | None, said: str
+) -> None:
+    faults = {"byzantine": f} | ({} if dropouts is None else {"dropouts": dropouts})
+    assert f"  {said}" in explained(tmp_path, faults=faults)
+
+
+def test_explain_of_the_trusted_model_still_speaks_of_its_one_server(tmp_path: Any) -> None:
+    own = config(federation={"trust": "trusted"}, privacy=PARTICIPANT)
+    found = text(explanation(own, tmp_path))
+    assert "against the server" in found
+    assert "nnm then trimmed-mean: works on every coordinate of the updates by itself" in found
+    assert "operators" not in found

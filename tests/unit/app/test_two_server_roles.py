@@ -22,7 +22,8 @@ from ostraka.app.parties.two_server_1 import Server1Role
 from ostraka.app.parties.two_server_worker import TwoServerWorkerRole
 from ostraka.crypto.prg import Key
 from ostraka.crypto.sign import signer_from
-from ostraka.net import Label
+from ostraka.drivers.sim import Simulation
+from ostraka.net import Label, Net
 from ostraka.trust.two_server import Committed, State0
 
 ME = "worker-1"
@@ -83,7 +84,16 @@ def told(role: Any) -> list[dict[str, Any]]:
 def heard(**labels: Label) -> Any:
     """Traffic in which these workers' last messages had these labels."""
     known = {f"worker-{k[1:]}": v for k, v in labels.items()}
-    return SimpleNamespace(bytes_sent=1, bytes_received=2, heard=known)
+    return SimpleNamespace(sent={}, received={}, heard=known)
+
+
+def carried(sent: dict[str, int], received: dict[str, int]) -> Any:
+    """Traffic of so many bytes."""
+    return SimpleNamespace(sent=sent, received=received, heard={})
+
+
+def links(record: dict[str, Any]) -> tuple[dict[str, int], dict[str, int]]:
+    return record["sent"], record["received"]
 
 
 def at(round: int, attempt: int) -> Label:
@@ -264,3 +274,72 @@ def test_operators_keep_more_for_one_another_than_for_workers(tmp_path: Path) ->
     assert quick.a_second > slow.a_second
     assert role.limits.unread_frames == 64
     assert role.sees_off == {"server-1", "dealer", *role.plan.workers}
+
+
+# --- bytes --------------------------------------------------------------------------------------
+
+
+def test_the_leader_counts_its_own_links_across_restarts(tmp_path: Path) -> None:
+    role = server_0(tmp_path)
+    role.traffic = carried({"worker-0": 3, "worker-1": 3, "dealer": 1}, {"server-1": 7})
+    finish_round(role, 0)
+    role.close()
+    again = server_0(tmp_path)
+    again.begin()
+    again.traffic = carried({"worker-0": 10}, {"dealer": 2})
+    finish_round(again, 1)
+    rounds = [e for e in told(again) if e["event"] == "round"]
+    assert links(rounds[0]) == ({"workers": 6, "dealer": 1}, {"server-1": 7})
+    assert links(rounds[-1]) == ({"workers": 16, "dealer": 1}, {"server-1": 7, "dealer": 2})
+    assert rounds[-1]["bytes_sent"] == {"server-0": 17}, "it knows nobody else's"
+
+
+def test_server_1_counts_its_own_links_and_a_kill_loses_nothing_told(tmp_path: Path) -> None:
+    role = server_1(tmp_path)
+    role.traffic = carried({"server-0": 5}, {"worker-0": 8, "worker-3": 8})
+    role._commit(replace(role.state, boot=1, round=1))
+    text = role.folder.events.read_text()
+    assert links(json.loads(text)) == ({"server-0": 5}, {"workers": 16}), "it is in the file now"
+    role.folder.events.write_text(text + text[:40])
+    again = server_1(tmp_path)
+    again.traffic = carried({"server-0": 1}, {})
+    again._commit(replace(again.state, boot=2, round=2))
+    first, second = told(again)
+    assert (first["round"], second["round"]) == (1, 2), "a torn line does not spoil the next one"
+    assert links(second) == ({"server-0": 6}, {"workers": 16})
+    again.close()
+    role.close()
+
+
+def test_a_worker_counts_its_own_links_across_restarts(tmp_path: Path) -> None:
+    role = worker(tmp_path)
+    role.traffic = carried({"server-1": 100, "dealer": 1}, {"server-0": 50})
+    answer(role, 0)
+    role.close()
+    again = worker(tmp_path)
+    again.traffic = carried({"server-1": 100}, {"server-0": 50})
+    answer(again, 1)
+    trained = [e for e in told(again) if e["event"] == "trained"]
+    assert links(trained[-1]) == ({"server-1": 200, "dealer": 1}, {"server-0": 100})
+
+
+def test_a_dealer_tells_its_bytes_now_and_then_and_at_the_end(tmp_path: Path) -> None:
+    role = play(seat(tmp_path, "dealer"))
+    assert isinstance(role, DealerRole)
+    traffic = role.traffic = carried({}, {})
+
+    async def dealer(net: Net) -> None:
+        await net.race(serve(net), role._follower.tell_traffic(net))
+
+    async def serve(net: Net) -> None:
+        await net.sleep(2.5)
+        traffic.sent["server-1"] = 8
+        await net.sleep(3.0)
+
+    Simulation({"dealer": dealer}, seed=1).run(until_s=60.0)
+    traffic.sent["server-1"] = 9
+    role.results(None)
+    role.close()
+    found = told(role)
+    assert [e["event"] for e in found] == ["traffic", "traffic", "finished"], "only what is new"
+    assert [links(e)[0] for e in found] == [{}, {"server-1": 8}, {"server-1": 9}]

@@ -18,7 +18,7 @@ from ostraka.app.errors import UserError
 from ostraka.app.folder import Folder
 from ostraka.app.parties.two_server_storage import Store0, Store1
 from ostraka.drivers.journal import Journal
-from ostraka.trust.two_server import Committed, Prepared, State0, State1
+from ostraka.trust.two_server import Committed, Lost, Prepared, State0, State1
 
 D = 40
 START = np.full(D, 0.5, np.float32)
@@ -86,6 +86,7 @@ def states_0() -> list[State0]:
             story.append(state)
             state = replace(state, prepared=prepared(round, attempt))
             story.append(state)
+        story.append(replace(state, received=True))
         model, previous = vector(round, np.float32), vector(round, np.float64)
         state = State0(round + 1, 0, 0, model, previous, vector(round, np.int64))
         story.append(state)
@@ -124,7 +125,7 @@ def alike(a: Any, b: Any) -> bool:
     """Equal in every field, arrays in dtype and bits."""
     if isinstance(a, np.ndarray):
         return bool(a.dtype == b.dtype and np.array_equal(a, b))
-    if isinstance(a, State0 | State1 | Prepared | Committed):
+    if isinstance(a, State0 | State1 | Prepared | Committed | Lost):
         pairs = ((getattr(a, f.name), getattr(b, f.name, None)) for f in fields(a))
         return type(a) is type(b) and all(alike(x, y) for x, y in pairs)
     return bool(a == b)
@@ -213,13 +214,76 @@ def test_records_of_shares_can_be_read_by_their_owner_alone(tmp_path: Path) -> N
         assert path.stat().st_mode & 0o077 == 0
 
 
-def test_server_0_without_its_newest_model_refuses(tmp_path: Path) -> None:
+def without_newest(path: Path, story: Sequence[State0]) -> State0:
+    """Live this story, then damage the newest model; gives what is found."""
+    lived(path, store_0, story)
+    tear(sorted((path / "checkpoints").iterdir())[-1])
+    return store_0(path).last
+
+
+def lacking(story: Sequence[State0], part: Prepared | None) -> State0:
+    """The last state, but for its model: that is of the last state of the round before."""
+    last = story[-1]
+    older = next(s for s in reversed(story) if s.round == last.round - 1)
+    lost = Lost(last.model_hash, part)
+    return replace(last, model=older.model, previous=older.previous, words=older.words, lost=lost)
+
+
+@pytest.mark.parametrize("more", [0, 1, 3])
+def test_server_0_without_its_newest_model_knows_what_it_lacks(tmp_path: Path, more: int) -> None:
+    """With its part of the sum that led there, unless a later one has taken that record's place."""
+    begun = replace(states_0()[-1], attempt=1)
+    later = [begun, replace(begun, opened=1), replace(begun, opened=1, prepared=prepared(2, 1))]
+    story = [*states_0(), *later[:more]]
+    found = without_newest(tmp_path / "x", story)
+    assert alike(found, lacking(story, prepared(1, 1) if more < 3 else None))
+    assert (found.round, found.model_round) == (2, 1)
+    assert any("of round 2, is damaged" in note for note in store_0(tmp_path / "x").notes)
+
+
+def test_a_round_that_was_passed_over_is_found_again_without_help(tmp_path: Path) -> None:
+    story = passed_over_0()
+    assert alike(without_newest(tmp_path / "x", story), story[-1])
+
+
+def test_server_0_without_its_two_newest_models_refuses(tmp_path: Path) -> None:
     lived(tmp_path / "x", store_0, states_0())
-    tear(sorted((tmp_path / "x" / "checkpoints").iterdir())[-1])
+    for path in (tmp_path / "x" / "checkpoints").iterdir():
+        tear(path)
     with pytest.raises(UserError, match="ends at round 2, but of the checkpoints") as refusal:
         store_0(tmp_path / "x")
     assert refusal.value.code == 74
-    assert "that of round 1" in str(refusal.value)
+    assert "is none" in str(refusal.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["before", "after", "half"])
+def test_a_death_at_every_call_while_a_model_is_given_back(tmp_path: Path, how: str) -> None:
+    """It is lacking, or it is there again; never another one, and the round is told once."""
+    story = states_0()
+    lost = replace(lacking(story, prepared(1, 1)), attempt=1)
+    back = replace(story[-1], attempt=1)
+    life = [lost, back, replace(back, attempt=2)]
+    for at in itertools.count(1):
+        path = tmp_path / str(at)
+        without_newest(path, story)
+        stored = -1
+        death = Death(at, how)
+        with suppress(Died), hooked(death):
+            store = store_0(path)
+            for state in life:
+                store.save(state)
+                stored += 1
+        found = store_0(path).last
+        expected = [replace(lost, attempt=0), *life][stored + 1 : stored + 3]
+        assert any(alike(found, state) for state in expected), (at, stored, found)
+        rest = life[stored + 1 + (not alike(found, expected[0])) :]
+        assert acknowledged(path, store_0, rest) == {1, 2}
+        shutil.rmtree(path)
+        if death.count < at:
+            break
+    assert stored == len(life) - 1
+    assert at > 3 * len(life)
 
 
 def test_server_0_without_its_part_of_a_sum_refuses(tmp_path: Path) -> None:

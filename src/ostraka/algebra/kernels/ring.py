@@ -1,20 +1,20 @@
 """Compiled loops of the ring Z_2^64: tiled products, projections on signs, weighted sums.
 
-Products of rows. A word is low + 2^32 high, so a product mod 2^64 is low low' + 2^32 (low high' +
-high low'). The first part needs the vector unit's exact 32 x 32 -> 64 bit product, the second only
-its 32-bit product; so each is a loop of its own, with one multiplication and one addition for each
-vector. A processor without a 64-bit vector product (AVX2, for one) would otherwise spend three
-multiplications, two shifts and more additions. Both run in tiles of 3 x 3 rows: nine sums and six
-operands fit in 16 vector registers. Columns are first copied, strip by strip, to a buffer that
-stays in the second-level cache, filled up with zeros to whole tiles and vectors: rows that lie a
-power of two apart in memory would fall on the same cache lines.
+Products of rows (Winograd 1968). With w = 2h, the product of x and y is
+
+    sum over k < h of (x[k] + y[h + k]) (x[h + k] + y[k])  -  c(x)  -  c(y),
+    c(x) = sum over k < h of x[k] x[h + k]
+
+which is exact in a ring and takes half the multiplications: c is found once for each row. Additions
+are cheap here and products are not. A word is low + 2^32 high, so a product mod 2^64 is low low' +
+2^32 (low high' + high low'): one exact 32 x 32 -> 64 bit product and two of 32 bits, which are one
+instruction on a vector whose halves are swapped (vectors.py). Columns are first copied, strip by
+strip, to a buffer that stays in the second-level cache, filled up with zeros to whole tiles and
+vectors, its rows no power of two apart: such rows would fall on the same cache lines.
 
 Projections on signs (the method of four Russians). Three columns have only 27 combinations of
 signs, so their signed sums are written to a table once, for eight rows at a time side by side, and
 each vector of signs then costs one addition for every three columns.
-
-Every entry takes a range of columns and gives its own sums, so ranges can run in any order and on
-any thread.
 """
 
 from __future__ import annotations
@@ -26,21 +26,29 @@ import numpy.typing as npt
 from numba import types
 
 from ostraka.algebra.kernels import inlined, kernel
-from ostraka.algebra.kernels.vectors import ENTRIES, GROUP, LANES, TABLES, add_entries, fill_table
+from ostraka.algebra.kernels.vectors import (
+    ENTRIES,
+    GROUP,
+    LANES,
+    TABLES,
+    TILE,
+    add_entries,
+    add_tile,
+    fill_table,
+)
 
 Array = npt.NDArray[Any]
 
-TILE = 3
-STRIP = 512
-"""Columns of a strip of words: 100 rows are 400 KiB, which a cache of 512 KiB holds."""
+STRIP = 256
+"""Columns of a strip of words: 100 rows are 200 KiB, and a cache of 512 KiB holds two strips."""
 VECTOR = 16
-"""A strip's width is filled up to a multiple of this many words."""
+"""A strip's width is filled up to a multiple of this many words, and its rows lie so much more
+apart."""
+PIECE = 1 << 12
+"""Columns whose places in the tables are found together."""
 TURNED = 96
 """Columns that are turned at a time, so that rows stand side by side: a multiple of
 GROUP * TABLES."""
-
-_LOW = np.uint64(0xFFFFFFFF)
-_HALF = np.uint64(32)
 
 
 def _readable(dtype: Any, axes: int) -> Any:
@@ -52,7 +60,6 @@ _MATRIX = _readable(types.uint64, 2)
 _VECTOR = _readable(types.uint64, 1)
 _SIGNS = _readable(types.int8, 2)
 _SUMS = types.Array(types.uint64, 1, "C")
-_COLUMN = types.int64
 
 
 @inlined
@@ -73,91 +80,80 @@ def _pack(source: Array, low: int, high: int, strip: Array) -> None:
 
 
 @inlined
-def _turn(a: Array, i: int, width: int, turned: Array) -> None:
-    """Swap the halves of the words of one tile's rows."""
-    for r in range(TILE):
-        row, target = a[i + r], turned[r]
-        for k in range(width):
-            target[k] = (row[k] << _HALF) | (row[k] >> _HALF)
+def _crossed(strip: Array, half: int, sums: Array) -> None:
+    """Add to the sums each row's products of its first half with its second."""
+    for i in range(strip.shape[0]):
+        x, y = strip[i, :half], strip[i, half : 2 * half]
+        total = np.uint64(0)
+        for k in range(half):
+            total += x[k] * y[k]
+        sums[i] += total
 
 
 @inlined
-def _add_low(a: Array, i: int, b: Array, j: int, width: int, out: Array) -> None:
-    """Add to a tile of out the exact products of the low halves of words."""
-    a0, a1, a2 = a[i, :width], a[i + 1, :width], a[i + 2, :width]
-    b0, b1, b2 = b[j, :width], b[j + 1, :width], b[j + 2, :width]
-    s00 = s01 = s02 = s10 = s11 = s12 = s20 = s21 = s22 = np.uint64(0)
-    for k in range(width):
-        x0, x1, x2 = a0[k] & _LOW, a1[k] & _LOW, a2[k] & _LOW
-        y0, y1, y2 = b0[k] & _LOW, b1[k] & _LOW, b2[k] & _LOW
-        s00, s01, s02 = s00 + x0 * y0, s01 + x0 * y1, s02 + x0 * y2
-        s10, s11, s12 = s10 + x1 * y0, s11 + x1 * y1, s12 + x1 * y2
-        s20, s21, s22 = s20 + x2 * y0, s21 + x2 * y1, s22 + x2 * y2
-    rows = (s00, s01, s02), (s10, s11, s12), (s20, s21, s22)
-    for r in range(TILE):
-        for c in range(TILE):
-            out[i + r, j + c] += rows[r][c]
-
-
-@inlined
-def _add_cross(a: Array, i: int, b: Array, j: int, width: int, out: Array) -> None:
-    """Add to a tile of out 2^32 times the products of 32-bit halves; a holds only the tile."""
-    a0, a1, a2 = a[0, :width], a[1, :width], a[2, :width]
-    b0, b1, b2 = b[j, :width], b[j + 1, :width], b[j + 2, :width]
-    s00 = s01 = s02 = s10 = s11 = s12 = s20 = s21 = s22 = np.uint32(0)
-    for k in range(width):
-        x0, x1, x2 = a0[k], a1[k], a2[k]
-        y0, y1, y2 = b0[k], b1[k], b2[k]
-        s00, s01, s02 = np.uint32(s00 + x0 * y0), np.uint32(s01 + x0 * y1), np.uint32(s02 + x0 * y2)
-        s10, s11, s12 = np.uint32(s10 + x1 * y0), np.uint32(s11 + x1 * y1), np.uint32(s12 + x1 * y2)
-        s20, s21, s22 = np.uint32(s20 + x2 * y0), np.uint32(s21 + x2 * y1), np.uint32(s22 + x2 * y2)
-    rows = (s00, s01, s02), (s10, s11, s12), (s20, s21, s22)
-    for r in range(TILE):
-        for c in range(TILE):
-            out[i + r, j + c] += np.uint64(rows[r][c]) << _HALF
-
-
-@inlined
-def _add_strip(a: Array, b: Array, width: int, symmetric: bool, out: Array) -> None:
-    """Add the products of two packed strips; of a symmetric one, the tiles with j >= i."""
-    turned = np.empty((TILE, STRIP), np.uint64)
-    a_halves, b_halves = turned.view(np.uint32), b.view(np.uint32)
+def _add_strip(a: Array, b: Array, half: int, symmetric: bool, out: Array) -> None:
+    """Add Winograd's sums of two packed strips; of a symmetric one, the tiles with j >= i."""
     for i in range(0, a.shape[0], TILE):
-        _turn(a, i, width, turned)
-        for j in range(i if symmetric else 0, b.shape[0], TILE):
-            _add_low(a, i, b, j, width, out)
-            _add_cross(a_halves, i, b_halves, j, 2 * width, out)
+        for j in range(i if symmetric else 0, b.shape[0]):
+            add_tile(a, i, b, j, half, out)
 
 
-@kernel(_MATRIX, _MATRIX, types.boolean, _COLUMN, _COLUMN)
-def products(a: Array, b: Array, symmetric: bool, low: int, high: int) -> Array:
-    """The products (n, m) of the rows of a and b over the columns low to high, mod 2^64.
-
-    Where `symmetric`, a and b must be one array, and only the entries with j >= i are right.
-    """
-    n, m = _filled(a.shape[0], TILE), _filled(b.shape[0], TILE)
-    out = np.zeros((n, m), np.uint64)
-    left = np.empty((n, STRIP), np.uint64)
-    right = left if symmetric else np.empty((m, STRIP), np.uint64)
-    for k in range(low, high, STRIP):
-        end = min(k + STRIP, high)
-        _pack(a, k, end, left)
+@inlined
+def _products(a: Array, b: Array, symmetric: bool) -> Array:
+    n = _filled(a.shape[0], TILE)
+    m = n if symmetric else b.shape[0]
+    left = np.empty((n, STRIP + VECTOR), np.uint64)
+    right = left if symmetric else np.empty((m, STRIP + VECTOR), np.uint64)
+    out, lefts, rights = np.zeros((n, m), np.uint64), np.zeros(n, np.uint64), np.zeros(m, np.uint64)
+    for low in range(0, a.shape[1], STRIP):
+        high = min(low + STRIP, a.shape[1])
+        half = _filled(high - low, VECTOR) // 2
+        _pack(a, low, high, left)
+        _crossed(left, half, lefts)
         if not symmetric:
-            _pack(b, k, end, right)
-        _add_strip(left, right, _filled(end - k, VECTOR), symmetric, out)
+            _pack(b, low, high, right)
+            _crossed(right, half, rights)
+        _add_strip(left, right, half, symmetric, out)
+    if symmetric:
+        rights = lefts
+    for i in range(n):
+        for j in range(m):
+            out[i, j] -= lefts[i] + rights[j]
     return out
+
+
+@kernel(_MATRIX, _MATRIX)
+def products(a: Array, b: Array) -> Array:
+    """The products of the rows of a (n, w) and b (m, w), mod 2^64, zeros below and beside them."""
+    return _products(a, b, False)
+
+
+@kernel(_MATRIX)
+def gram(a: Array) -> Array:
+    """The products of the rows of a with one another; only the entries with j >= i are right."""
+    return _products(a, a, True)
 
 
 @inlined
 def _indices(signs: Array, low: int, high: int, index: Array) -> None:
-    """Write for each group of three columns and each vector of signs its table entry."""
+    """Write for each vector of signs where the entries of its groups of three columns stand.
+
+    The last line may reach beyond the columns: what is missing counts as zeros.
+    """
+    columns = GROUP * TABLES
+    last = np.zeros(columns, np.int8)
     for k in range(signs.shape[0]):
-        row = signs[k]
-        for g in range(index.shape[0]):
-            entry = 0
-            for at in range(low + GROUP * g, low + GROUP * g + GROUP):
-                entry = 3 * entry + (row[at] + 1 if at < high else 1)
-            index[g, k] = entry
+        for line in range(_filled(high - low, columns) // columns):
+            first = low + columns * line
+            row = signs[k, first : first + columns]
+            if first + columns > high:
+                last[:] = 0
+                last[: high - first] = signs[k, first:high]
+                row = last
+            places = index[line, k]
+            for t in range(TABLES):
+                x, y, z = row[GROUP * t], row[GROUP * t + 1], row[GROUP * t + 2]
+                places[t] = LANES * (ENTRIES * t + ENTRIES // 2 + 9 * x + 3 * y + z)
 
 
 @inlined
@@ -170,29 +166,32 @@ def _turn_rows(block: Array, first: int, low: int, high: int, turned: Array) -> 
             turned[k, i] = row[low + k]
 
 
-@kernel(_MATRIX, _SIGNS, _COLUMN, _COLUMN)
-def signed(block: Array, signs: Array, low: int, high: int) -> Array:
-    """The products (n, K) of words with signs over the columns low to high, mod 2^64."""
-    n, count = block.shape[0], signs.shape[0]
-    out = np.empty((n, count), np.uint64)
-    index = np.empty((_filled(high - low, GROUP * TABLES) // GROUP, count), np.uint8)
-    _indices(signs, low, high, index)
+@kernel(_MATRIX, _SIGNS)
+def signed(block: Array, signs: Array) -> Array:
+    """The products (n, K) of words (n, w) with signs (K, w), mod 2^64."""
+    n, count, w = block.shape[0], signs.shape[0], block.shape[1]
+    out = np.zeros((n, count), np.uint64)
+    index = np.empty((_filled(min(w, PIECE), TURNED) // (GROUP * TABLES), count, TABLES), np.uint16)
     turned = np.empty((TURNED, LANES), np.uint64)
     tables = np.empty((TABLES * ENTRIES, LANES), np.uint64)
     sums = np.empty((count, LANES), np.uint64)
-    for first in range(0, n, LANES):
-        sums[:] = 0
-        for k in range(low, high, TURNED):
-            end = min(k + TURNED, high)
-            _turn_rows(block, first, k, end, turned)
-            for at in range(0, end - k, GROUP * TABLES):
-                for t in range(TABLES):
-                    fill_table(tables, ENTRIES * t, turned, at + GROUP * t)
+    for low in range(0, w, PIECE):
+        high = min(low + PIECE, w)
+        _indices(signs, low, high, index)
+        for first in range(0, n, LANES):
+            sums[:] = 0
+            for k in range(low, high, TURNED):
+                end = min(k + TURNED, high)
+                _turn_rows(block, first, k, end, turned)
+                for at in range(0, end - k, GROUP * TABLES):
+                    for t in range(TABLES):
+                        fill_table(tables, ENTRIES * t, turned, at + GROUP * t)
+                    line = (k + at - low) // (GROUP * TABLES)
+                    for v in range(count):
+                        add_entries(sums, v, tables, index, line)
+            for i in range(first, min(first + LANES, n)):
                 for v in range(count):
-                    add_entries(sums, v, tables, index, (k + at - low) // GROUP)
-        for i in range(first, min(first + LANES, n)):
-            for v in range(count):
-                out[i, v] = sums[v, i - first]
+                    out[i, v] += sums[v, i - first]
     return out
 
 

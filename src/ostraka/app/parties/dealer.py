@@ -8,9 +8,6 @@ from ostraka.app.parties import two_server_links as links
 from ostraka.app.parties.keeping import Keeping
 from ostraka.app.parties.roles import Seat
 from ostraka.app.parties.telling import Follower
-from ostraka.app.secure import limits
-from ostraka.drivers.link import Bounds
-from ostraka.drivers.pace import Tempo
 from ostraka.drivers.trace import Record
 from ostraka.net import Net
 from ostraka.trust import two_server
@@ -23,9 +20,9 @@ class DealerRole(Keeping):
     quorum = 2
 
     def __init__(self, seat: Seat) -> None:
-        super().__init__(seat)
-        self.plan = links.plan_at(seat)
-        self.limits = limits(self.plan)
+        ways = links.SecureWays(seat)
+        super().__init__(seat, ways)
+        self.plan = ways.plan
         self._follower = Follower(self)
         self.trace = self._follower.trace
         self.boot = 1 + max((r["boot"] for r in self.journal.records if "boot" in r), default=0)
@@ -36,14 +33,6 @@ class DealerRole(Keeping):
     def resumed(self) -> bool:
         """Whether an earlier process took part."""
         return self.boot > 1
-
-    def link_of(self, peer: str) -> tuple[Bounds, Tempo]:
-        """See Role."""
-        return links.link_of(self.plan, self.me, peer)
-
-    def expects(self, peer: str) -> Mapping[str, int]:
-        """See the trust model."""
-        return two_server.expects(self.plan, self.me, peer)
 
     def held(self, peer: str) -> str:
         """The last turn for which this process has a seed of this worker."""
@@ -58,7 +47,8 @@ class DealerRole(Keeping):
         """The trust model's dealer, once this boot is on disk."""
         self.journal.append({"boot": self.boot})
         with links.all_cores() as spread:
-            await two_server.dealer(net, self.plan, self.boot, own=self.seat.own, map=spread)
+            serving = two_server.dealer(net, self.plan, self.boot, own=self.seat.own, map=spread)
+            await net.race(serving, self._follower.tell_traffic(net))
         self.note_end()
 
     def begin(self) -> None:

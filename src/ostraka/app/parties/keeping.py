@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ostraka.app.errors import Exit, UserError
 from ostraka.app.output import write_party
-from ostraka.app.parties.roles import Seat, Traffic
+from ostraka.app.parties.roles import Seat, Traffic, Ways
 from ostraka.app.simulate import EVENTS_LOST
+from ostraka.app.stages import limits
 from ostraka.drivers.channel import PACKETS
 from ostraka.drivers.checkpoint import naming
 from ostraka.drivers.journal import Journal
 from ostraka.drivers.link import Bounds
 from ostraka.drivers.pace import Tempo
 from ostraka.drivers.trace import JsonLines, Record, Stream
-from ostraka.mailbox import Limits
-from ostraka.net import Label, indices, names
+from ostraka.net import Form, Label, indices, names
 
 Turn = tuple[int, int]
 Vector = npt.NDArray[np.float32]
@@ -58,8 +60,24 @@ class EventLog(JsonLines):
             super().sync()
 
 
+class OneAway:
+    """Links on which a round has one message here and one there: ``form``, of models of size d."""
+
+    def __init__(self, d: int, form: Form[Any]) -> None:
+        self.limits = limits(d)
+        self._form = form
+
+    def link_of(self, peer: str) -> tuple[Bounds, Tempo]:
+        """See Role."""
+        return Bounds(QUEUED, QUEUED * self.limits.frame_bytes), PACKETS
+
+    def expects(self, peer: str) -> Mapping[str, int]:
+        """See Role."""
+        return {self._form.kind: self._form.max_bytes}
+
+
 class Keeping:
-    """What all roles have: a folder with journal, events and checkpoints, and their past.
+    """What all roles have: links, a folder with journal, events and checkpoints, and their past.
 
     ``start`` is the newest sound checkpoint or None, ``rounds`` the digest of every round's model
     that the journal knows, ``notes`` what was found wrong and mended. Raises DamagedJournalError,
@@ -67,13 +85,13 @@ class Keeping:
     """
 
     name: str
-    limits: Limits
     vital: frozenset[str] = frozenset()
     sees_off: frozenset[str] = frozenset()
     done = False
 
-    def __init__(self, seat: Seat) -> None:
+    def __init__(self, seat: Seat, ways: Ways) -> None:
         self.seat, self.me = seat, seat.me
+        self.limits, self.link_of, self.expects = ways.limits, ways.link_of, ways.expects
         self.config, self.recipe, self.assembly = seat.config, seat.recipe, seat.assembly
         self.folder = folder = seat.folder
         self.peers = seat.config.cast.peers_of(seat.me)
@@ -96,16 +114,24 @@ class Keeping:
         """The highest round that the journal knows; -1 before the first."""
         return max(self.rounds, default=-1)
 
-    def link_of(self, peer: str) -> tuple[Bounds, Tempo]:
-        """See Role; a round has one message here and there."""
-        return Bounds(QUEUED, QUEUED * self.limits.frame_bytes), PACKETS
+    @property
+    def resumed(self) -> bool:
+        """Whether an earlier process began this run: it has noted something."""
+        return bool(self.journal.records)
 
-    def open_events(self, elapsed_s: float, size: int) -> Stream:
+    def open_all_events(self) -> Stream:
+        """The stream of events of which none are cut, whatever a checkpoint says: no figure that
+        must be right is computed from them. A kill loses none that were told.
+        """
+        told = self.folder.events.read_bytes() if self.folder.events.exists() else b""
+        return self.open_events(0.0, told.rfind(b"\n") + 1, prompt=True)
+
+    def open_events(self, elapsed_s: float, size: int, *, prompt: bool = False) -> Stream:
         """The stream of events, which goes on where the checkpoint left it."""
         self.events_lost = not self.folder.cut_events(size)
         if self.events_lost:
             self.notes.append(EVENTS_LOST)
-        self.log = EventLog(self.folder.events)
+        self.log = EventLog(self.folder.events, prompt=prompt)
         self.diary = EventLog(self.folder.diary, prompt=True)
 
         def keep(record: Record) -> None:

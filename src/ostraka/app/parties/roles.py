@@ -22,11 +22,19 @@ if TYPE_CHECKING:
 
 
 class Traffic(Protocol):
-    """How many bytes of messages have passed so far, and the label of every peer's last one."""
+    """Bytes of messages so far, by peer, and the label of every peer's last one."""
 
-    bytes_sent: int
-    bytes_received: int
-    heard: dict[str, Label]
+    @property
+    def sent(self) -> Mapping[str, int]:
+        """Bytes sent to each peer."""
+
+    @property
+    def received(self) -> Mapping[str, int]:
+        """Bytes that came from each peer."""
+
+    @property
+    def heard(self) -> Mapping[str, Label]:
+        """The label of every peer's last frame."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,18 @@ class Seat:
     keys: Mapping[str, bytes]
     own: Key
     sign: Callable[[], Sign]
+
+
+class Ways(Protocol):
+    """How a party is linked: limits of its mail, and for each peer what `Role` says."""
+
+    limits: Limits
+
+    def link_of(self, peer: str) -> tuple[Bounds, Tempo]:
+        """See Role."""
+
+    def expects(self, peer: str) -> Mapping[str, int]:
+        """See Role."""
 
 
 class Role(Protocol):

@@ -1,6 +1,7 @@
 """What real parties tell of a run: the leader of rounds and results, a worker of its answers.
 
-Parts of roles, not roles themselves: each role of a trust model has one of them.
+Parts of roles, not roles themselves: each role of a trust model has one of them. With every round
+each tells the bytes on its own links.
 """
 
 from __future__ import annotations
@@ -12,28 +13,30 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ostraka.app.parties.counting import OwnBytes, last_told
 from ostraka.app.parties.keeping import Keeping
 from ostraka.app.summary import Tally
 from ostraka.drivers.trace import Record, Stream
 from ostraka.learn.initial import model_digest
+from ostraka.net import Net
 
 Vector = npt.NDArray[np.float32]
+TELL_S = 1.0
 
 
 class Chronicle:
     """The leader's account of a run: events of rounds, the counts for its end, the summary.
 
     A part of it lies in every checkpoint (``facts``), so that a restart goes on counting.
-    ``answered`` maps a worker to the last round that used or refused an update of it; ``others`` is
-    what all but the leader are called where bytes are counted.
+    ``answered`` maps a worker to the last round that used or refused an update of it.
     """
 
-    def __init__(self, role: Keeping, others: str) -> None:
+    def __init__(self, role: Keeping) -> None:
         facts: Mapping[str, Any] = {} if role.start is None else role.start.facts
-        self._role, self._others = role, others
+        self._role = role
         self.tally = Tally(role.config, role.recipe)
         self.answered: dict[str, int] = dict(facts.get("answered", {}))
-        self._bytes_before: dict[str, int] = dict(facts.get("bytes", {}))
+        self._bytes = OwnBytes(role, facts.get("bytes", {}))
         self._seconds: dict[str, float] = dict(facts.get("seconds", {}))
         self.trace: Stream = role.open_events(
             float(facts.get("elapsed_s", 0.0)), int(facts.get("events", 0))
@@ -59,7 +62,7 @@ class Chronicle:
         found = {
             "answered": self.answered,
             "events": self._role.log.size(),
-            "bytes": self._bytes(),
+            "bytes": self._bytes.told(),
             "elapsed_s": self.trace.elapsed_s,
             "seconds": self._seconds,
             "tally": self.tally.state(),
@@ -84,7 +87,7 @@ class Chronicle:
             round=done,
             rounds=rounds,
             **evaluation,
-            bytes_sent=self._bytes(),
+            **self._traffic(),
             seconds=self._phases(),
             epsilon=None,
         )
@@ -92,7 +95,8 @@ class Chronicle:
     def results(self, model: Vector) -> Record:
         """Write what the run leaves behind, after its last event; gives the summary."""
         role = self._role
-        summary = {**self.tally.summary(model_digest(model)), "role": role.name}
+        summary = {**self.tally.summary(model_digest(model)), "role": role.name, "party": role.me}
+        summary |= self._traffic()
         del summary["attack"], summary["attackers"]  # of simulations; here nobody plays one
         self.trace("finished", **summary)
         role.log.sync()
@@ -111,16 +115,10 @@ class Chronicle:
         rest = max(0.0, self.trace.elapsed_s - sum(self._seconds.values()))
         return {k: round(s, 4) for k, s in {**self._seconds, "waiting and rule": rest}.items()}
 
-    def _bytes(self) -> dict[str, int]:
-        """Bytes of messages, sent and received by the leader, earlier processes included."""
-        traffic, before = self._role.traffic, self._bytes_before
-        sent = 0 if traffic is None else traffic.bytes_sent
-        received = 0 if traffic is None else traffic.bytes_received
-        mine = self._role.name
-        return {
-            mine: sent + before.get(mine, 0),
-            self._others: received + before.get(self._others, 0),
-        }
+    def _traffic(self) -> Record:
+        """Bytes on this party's own links; of what was sent in all it knows its own part."""
+        told = self._bytes.told()
+        return {"bytes_sent": {self._role.name: sum(told["sent"].values())}, **told}
 
 
 class Answers:
@@ -128,9 +126,8 @@ class Answers:
 
     def __init__(self, role: Keeping) -> None:
         self._role = role
-        # Nothing is computed from a worker's events, so nothing of them is cut.
-        events = role.folder.events
-        self.trace: Stream = role.open_events(0.0, events.stat().st_size if events.exists() else 0)
+        self._bytes = OwnBytes(role, last_told(role.folder.events))
+        self.trace: Stream = role.open_all_events()
         self._noted = ""
 
     def begin(self) -> None:
@@ -163,6 +160,7 @@ class Answers:
             rounds=role.config.federation.rounds,
             train_s=short(train_s),
             **found,
+            **self._bytes.told(),
         )
 
     def ignored(self, round: int, party: str, reason: str, detail: str) -> bool:
@@ -181,6 +179,7 @@ class Answers:
             "answered": len(role.rounds),
             "epsilon": role.assembly.epsilon(len(role.rounds), complete=False),
             "model_digest": model_digest(final),
+            **self._bytes.told(),
         }
         if role.assembly.held_out:
             summary |= role.assembly.evaluate(final)
@@ -194,8 +193,9 @@ class Follower:
 
     def __init__(self, role: Keeping) -> None:
         self._role = role
-        events = role.folder.events
-        self.trace: Stream = role.open_events(0.0, events.stat().st_size if events.exists() else 0)
+        self._bytes = OwnBytes(role, last_told(role.folder.events))
+        self.trace: Stream = role.open_all_events()
+        self._told: Record = {}
 
     def begin(self, resumed_at: int | None) -> None:
         """Say whether this goes on at a round, and what was found."""
@@ -203,6 +203,20 @@ class Follower:
             self.trace("resumed", round=resumed_at)
         for text in self._role.notes:
             self.trace("warning", text=text)
+
+    def followed(self, round: int) -> None:
+        """A round is stored here."""
+        rounds = self._role.config.federation.rounds
+        self.trace("followed", round=round, rounds=rounds, **self._bytes.told())
+
+    async def tell_traffic(self, net: Net) -> None:
+        """For who hears nothing of rounds: tell the bytes now and then; never ends."""
+        while True:
+            await net.sleep(TELL_S)
+            told = self._bytes.told()
+            if told != self._told:
+                self._told = told
+                self.trace("traffic", **told)
 
     def results(self, model: Vector | None) -> Record:
         """Tell the end and store the trained model, where there is one; gives the summary."""
@@ -212,6 +226,7 @@ class Follower:
             "role": role.name,
             "party": role.me,
             "rounds": role.config.federation.rounds,
+            **self._bytes.told(),
         }
         if model is not None:
             summary["model_digest"] = model_digest(model)

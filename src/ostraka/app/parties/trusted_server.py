@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ostraka.app.errors import Exit, UserError
-from ostraka.app.parties.keeping import Keeping, turn_at, turn_of
+from ostraka.app.parties.keeping import Keeping, OneAway, turn_at, turn_of
 from ostraka.app.parties.roles import Seat
 from ostraka.app.parties.telling import Chronicle
-from ostraka.app.stages import limits, plan_of
+from ostraka.app.stages import plan_of
 from ostraka.drivers.checkpoint import Checkpoint
 from ostraka.drivers.trace import Record
 from ostraka.learn.initial import model_digest
@@ -33,14 +33,14 @@ class ServerRole(Keeping):
     name = "server"
 
     def __init__(self, seat: Seat) -> None:
-        super().__init__(seat)
+        d = seat.assembly.initial.size
+        super().__init__(seat, OneAway(d, Update.form(d=d)))
         self.plan = plan_of(self.config, self.recipe)
-        self.limits = limits(self.assembly.initial.size)
         self.sees_off = frozenset(self.peers)
         epochs = [r["epoch"] for r in self.journal.records if "epoch" in r]
         stored = 0 if self.start is None else int(self.start.facts.get("epoch", 0))
         self.epoch = max([*epochs, stored], default=0)
-        self.chronicle = Chronicle(self, "workers")
+        self.chronicle = Chronicle(self)
         self.trace, self.tally = self.chronicle.trace, self.chronicle.tally
         self.state = self._state(self.start)
         self._first = self.state.round
@@ -58,11 +58,6 @@ class ServerRole(Keeping):
     def resumed(self) -> bool:
         """Whether an earlier process began this run."""
         return self.epoch > 0
-
-    def expects(self, peer: str) -> Mapping[str, int]:
-        """Workers send updates, nothing else."""
-        form = Update.form(d=self.assembly.initial.size)
-        return {form.kind: form.max_bytes}
 
     def held(self, peer: str) -> str:
         """The last round for which an update of this worker came: in the stored model, or since.

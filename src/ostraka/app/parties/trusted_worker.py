@@ -14,10 +14,10 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from ostraka.app.parties.keeping import NEVER, Keeping, Turn, turn_of
+from ostraka.app.parties.keeping import NEVER, Keeping, OneAway, Turn, turn_of
 from ostraka.app.parties.roles import Seat
 from ostraka.app.parties.telling import Answers
-from ostraka.app.stages import limits, plan_of
+from ostraka.app.stages import plan_of
 from ostraka.drivers.trace import Record
 from ostraka.learn.initial import model_digest
 from ostraka.net import Net
@@ -34,9 +34,9 @@ class WorkerRole(Keeping):
     quorum = 1
 
     def __init__(self, seat: Seat) -> None:
-        super().__init__(seat)
+        d = seat.assembly.initial.size
+        super().__init__(seat, OneAway(d, Model.form(d=d)))
         self.plan = plan_of(self.config, self.recipe)
-        self.limits = limits(self.assembly.initial.size)
         self._trainer = self.assembly.trainers[self.me]
         self._stored: Record | None = None
         self._before = self.highest
@@ -53,11 +53,6 @@ class WorkerRole(Keeping):
     def resumed(self) -> bool:
         """Whether an earlier process took part."""
         return self.highest >= 0
-
-    def expects(self, peer: str) -> Mapping[str, int]:
-        """The server sends models, nothing else."""
-        form = Model.form(d=self.assembly.initial.size)
-        return {form.kind: form.max_bytes}
 
     def held(self, peer: str) -> str:
         """The last turn of the server that this worker has stored."""

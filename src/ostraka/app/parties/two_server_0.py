@@ -14,9 +14,6 @@ from ostraka.app.parties.keeping import Keeping
 from ostraka.app.parties.roles import Seat
 from ostraka.app.parties.telling import Chronicle
 from ostraka.app.parties.two_server_storage import Store0
-from ostraka.app.secure import limits
-from ostraka.drivers.link import Bounds
-from ostraka.drivers.pace import Tempo
 from ostraka.drivers.trace import Record
 from ostraka.net import Net
 from ostraka.trust import two_server
@@ -29,16 +26,16 @@ class Server0Role(Keeping):
     name = "server-0"
 
     def __init__(self, seat: Seat) -> None:
-        super().__init__(seat)
-        self.plan = links.plan_at(seat)
-        self.limits = limits(self.plan)
+        ways = links.SecureWays(seat)
+        super().__init__(seat, ways)
+        self.plan = ways.plan
         self.sees_off = frozenset(self.peers)
-        self.chronicle = Chronicle(self, "others")
+        self.chronicle = Chronicle(self)
         self.trace = self.chronicle.trace
         initial = self.assembly.initial
         self.store = Store0(self.folder, self.journal, self.start, initial, self.chronicle.facts)
         self.notes += self.store.notes
-        self.done = self.ended_before
+        self.done = self.ended_before and self.state.lost is None
         # Once all rounds are done only server 1 is asked for anything.
         over = self.state.round >= self.plan.rounds
         self.vital = frozenset({self.plan.server_1}) if over else links.others(self.plan, self.me)
@@ -49,19 +46,6 @@ class Server0Role(Keeping):
     def state(self) -> State0:
         """What is stored."""
         return self.store.last
-
-    @property
-    def resumed(self) -> bool:
-        """Whether an earlier process began this run."""
-        return bool(self.journal.records)
-
-    def link_of(self, peer: str) -> tuple[Bounds, Tempo]:
-        """See Role."""
-        return links.link_of(self.plan, self.me, peer)
-
-    def expects(self, peer: str) -> Mapping[str, int]:
-        """See the trust model."""
-        return two_server.expects(self.plan, self.me, peer)
 
     def held(self, peer: str) -> str:
         """The last turn for which an upload of this worker came: in the stored model, or since."""
@@ -92,8 +76,9 @@ class Server0Role(Keeping):
     def begin(self) -> None:
         """Say what this is: the first event of a run, or that it goes on."""
         self.chronicle.begin(self.state.round if self.resumed else None)
-        if self.state.round > 0:  # it was told after the checkpoint, so it is forgotten
-            self.chronicle.tell(self.state.round, self.state.model)
+        done = self.state.model_round
+        if done > 0:  # it was told after the checkpoint, so it is forgotten
+            self.chronicle.tell(done, self.state.model)
 
     def results(self, final: State0 | None) -> Record:
         """Write what the run leaves behind; gives the summary."""
@@ -101,7 +86,7 @@ class Server0Role(Keeping):
 
     def _commit(self, state: State0) -> None:
         """Store the state, then tell the round that it ends: nothing of it has left yet."""
-        ends_round = state.round != self.state.round
+        ends_round = state.model_round != self.state.model_round
         start = time.perf_counter()
         self.store.save(state)
         self.chronicle.count("store", start)

@@ -12,9 +12,6 @@ from ostraka.app.parties.keeping import Keeping
 from ostraka.app.parties.roles import Seat
 from ostraka.app.parties.telling import Follower
 from ostraka.app.parties.two_server_storage import Store1
-from ostraka.app.secure import limits
-from ostraka.drivers.link import Bounds
-from ostraka.drivers.pace import Tempo
 from ostraka.drivers.trace import Record
 from ostraka.net import Net
 from ostraka.trust import two_server
@@ -27,9 +24,9 @@ class Server1Role(Keeping):
     name = "server-1"
 
     def __init__(self, seat: Seat) -> None:
-        super().__init__(seat)
-        self.plan = links.plan_at(seat)
-        self.limits = limits(self.plan)
+        ways = links.SecureWays(seat)
+        super().__init__(seat, ways)
+        self.plan = ways.plan
         self.vital = links.others(self.plan, self.me)
         # Who asks again for the last digest, or needs server 1 to begin again, is waited for.
         self.sees_off = frozenset(self.plan.workers)
@@ -47,19 +44,6 @@ class Server1Role(Keeping):
     def state(self) -> State1:
         """What is stored."""
         return self.store.last
-
-    @property
-    def resumed(self) -> bool:
-        """Whether an earlier process took part."""
-        return bool(self.journal.records)
-
-    def link_of(self, peer: str) -> tuple[Bounds, Tempo]:
-        """See Role."""
-        return links.link_of(self.plan, self.me, peer)
-
-    def expects(self, peer: str) -> Mapping[str, int]:
-        """See the trust model."""
-        return two_server.expects(self.plan, self.me, peer)
 
     def held(self, peer: str) -> str:
         """The last turn for which this process has an upload of this worker."""
@@ -97,4 +81,4 @@ class Server1Role(Keeping):
         ends_round = state.round != self.state.round
         self.store.save(state)
         if ends_round:
-            self.trace("followed", round=state.round, rounds=self.plan.rounds)
+            self._follower.followed(state.round)

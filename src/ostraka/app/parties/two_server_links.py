@@ -7,14 +7,16 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-from ostraka.algebra.ring import Map
 from ostraka.app.errors import Exit, UserError
 from ostraka.app.parties.keeping import NEVER, Turn, turn_at, turn_of
 from ostraka.app.parties.roles import Seat, Traffic
+from ostraka.app.secure import limits
 from ostraka.drivers.channel import PACKETS
 from ostraka.drivers.link import Bounds
 from ostraka.drivers.pace import Tempo
 from ostraka.protocols.turns import PATH
+from ostraka.sharing.additive import Map
+from ostraka.trust import two_server
 from ostraka.trust.two_server import Plan
 
 OPERATORS = Tempo(a_second=2000, at_once=4000)
@@ -37,16 +39,27 @@ def plan_at(seat: Seat) -> Plan:
     return recipe.secure.plan(config, recipe, seat.assembly.initial, seat.keys, seat.session)
 
 
+class SecureWays:
+    """How any party of `two-server` is linked, and the plan that says so."""
+
+    def __init__(self, seat: Seat) -> None:
+        self.plan, self._me = plan_at(seat), seat.me
+        self.limits = limits(self.plan)
+
+    def link_of(self, peer: str) -> tuple[Bounds, Tempo]:
+        """What is kept for a peer that is away, and how quickly it may send."""
+        if self._me in self.plan.keys or peer in self.plan.keys:
+            return Bounds(KEPT_FOR_WORKERS, KEPT_FOR_WORKERS * self.plan.most_bytes()), PACKETS
+        return Bounds(KEPT_FOR_OPERATORS, self.plan.most_unread()), OPERATORS
+
+    def expects(self, peer: str) -> Mapping[str, int]:
+        """See the trust model."""
+        return two_server.expects(self.plan, self._me, peer)
+
+
 def others(plan: Plan, me: str) -> frozenset[str]:
     """The operators but this one."""
     return frozenset({plan.server_0, plan.server_1, plan.dealer} - {me})
-
-
-def link_of(plan: Plan, me: str, peer: str) -> tuple[Bounds, Tempo]:
-    """What is kept for a peer that is away, and how quickly it may send."""
-    if me in plan.keys or peer in plan.keys:
-        return Bounds(KEPT_FOR_WORKERS, KEPT_FOR_WORKERS * plan.most_bytes()), PACKETS
-    return Bounds(KEPT_FOR_OPERATORS, plan.most_unread()), OPERATORS
 
 
 def turn_text(turn: Turn) -> str:

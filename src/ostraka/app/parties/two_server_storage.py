@@ -2,13 +2,15 @@
 
 Invariant: whenever the process dies, what is loaded is the state of the last ``save`` that returned
 or of the one that was under way. Arrays are written before the journal's line that counts on them.
-Server 1's record of a commit point counts as soon as its file is there. What no crash leaves behind
-- a journal without its arrays, or an old copy of either - is refused with exit code 74.
+Server 1's record of a commit point counts as soon as its file is there. A newest model that was
+damaged later is computed again with the other server's help. What no crash leaves behind - a
+journal without its arrays, or an old copy of either - is refused with exit code 74.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,7 @@ from ostraka.drivers.checkpoint import Arrays, Checkpoint, Checkpoints
 from ostraka.drivers.journal import Journal
 from ostraka.drivers.trace import Record
 from ostraka.learn.initial import model_digest
-from ostraka.trust.two_server import Committed, Prepared, State0, State1
+from ostraka.trust.two_server import Committed, Lost, Prepared, State0, State1
 
 Vector = npt.NDArray[np.float32]
 PRIVATE = 0o600
@@ -30,7 +32,8 @@ class Store0:
     """Server 0's states. ``facts`` gives what a checkpoint keeps beside them.
 
     ``journal`` and ``start`` (its newest sound checkpoint) are those of ``folder``; ``initial`` is
-    the model before the first round. ``notes``: what was found damaged and passed over.
+    the model before the first round. ``notes``: what was found damaged and passed over. Where the
+    newest checkpoint is damaged the state says so (``lost``), and server 1 helps; no further.
     """
 
     def __init__(
@@ -54,7 +57,7 @@ class Store0:
         if state.prepared is not None and state.prepared is not self.last.prepared:
             _save_prepared(self._records, state.round, state.prepared)
         line: Record = {"state": _small_0(state)}
-        if state.round != self.last.round:
+        if state.model_round != self.last.model_round:
             arrays: Arrays = {
                 "model": state.model,
                 "previous": state.previous,
@@ -64,6 +67,7 @@ class Store0:
             self._folder.checkpoints.save(state.round, arrays, self._facts())
         if state.round > self._told:  # also of a checkpoint whose writer died before its line
             line |= {"round": state.round, "model": model_digest(state.model)}
+            line |= {"shown": state.model_hash.hex()}
             self._told = state.round
         self._journal.append(line)
         self.last = state
@@ -83,26 +87,41 @@ class Store0:
                 passed_over=passed_over,
             )
         round = int(self._noted.get("round", 0))
-        if round > state.round:
-            raise _lost(self._journal, round, self._start)
         if round < state.round - 1:
             raise _old_journal(self._journal, round, state.round)
         if round < state.round or not self._noted:  # stored, though not noted when it died
             return state
+        if round > state.round:
+            state = self._one_back(state, round, kept)
         small = self._noted
         prepared = None
         if small["prepared"] is not None:
             prepared = _prepared(kept, round, small["prepared"], self._folder)
-        return State0(
-            state.round,
-            small["attempt"],
-            small["opened"],
-            state.model,
-            state.previous,
-            state.words,
-            prepared,
-            state.passed_over,
+        return replace(
+            state,
+            attempt=small["attempt"],
+            opened=small["opened"],
+            prepared=prepared,
+            received=small.get("received", False),
         )
+
+    def _one_back(self, state: State0, round: int, kept: Checkpoint | None) -> State0:
+        """The state of a round whose own checkpoint is damaged, from that of the round before."""
+        if self._noted.get("passed_over", False) and round == state.round + 1:
+            return replace(state, round=round, passed_over=True)  # stored with this very model
+        told = (r.get("shown") for r in self._journal.records if r.get("round") == round)
+        shown = next(told, None)
+        if shown is None or round > state.round + 1:
+            raise _lost(self._journal, round, self._start)
+        before = None
+        if kept is not None and kept.round == state.round:
+            before = _prepared(kept, kept.round, kept.facts["attempt"], self._folder)
+        self.notes.append(
+            f"the newest model, of round {round}, is damaged: it is computed again from what "
+            f"server 1 has stored; events of round {state.round} are lost"
+        )
+        lost = Lost(bytes.fromhex(shown), before)
+        return replace(state, round=round, passed_over=False, lost=lost)
 
 
 class Store1:
@@ -172,6 +191,8 @@ def _small_0(state: State0) -> Record:
         "attempt": state.attempt,
         "opened": state.opened,
         "prepared": None if state.prepared is None else state.prepared.attempt,
+        "received": state.received,
+        "passed_over": state.passed_over,
     }
 
 

@@ -16,9 +16,6 @@ from ostraka.app.parties import two_server_links as links
 from ostraka.app.parties.keeping import NEVER, Keeping, Turn, turn_of
 from ostraka.app.parties.roles import Seat
 from ostraka.app.parties.telling import Answers
-from ostraka.app.secure import limits
-from ostraka.drivers.link import Bounds
-from ostraka.drivers.pace import Tempo
 from ostraka.drivers.trace import Record
 from ostraka.learn.initial import model_digest
 from ostraka.net import Net
@@ -34,9 +31,9 @@ class TwoServerWorkerRole(Keeping):
     quorum = 2
 
     def __init__(self, seat: Seat) -> None:
-        super().__init__(seat)
-        self.plan = links.plan_at(seat)
-        self.limits = limits(self.plan)
+        ways = links.SecureWays(seat)
+        super().__init__(seat, ways)
+        self.plan = ways.plan
         self.vital = frozenset({self.plan.server_0, self.plan.server_1})
         self._trainer = self.assembly.trainers[self.me]
         self._stored: Record | None = None
@@ -52,14 +49,6 @@ class TwoServerWorkerRole(Keeping):
     def resumed(self) -> bool:
         """Whether an earlier process took part."""
         return self.highest >= 0
-
-    def link_of(self, peer: str) -> tuple[Bounds, Tempo]:
-        """See Role."""
-        return links.link_of(self.plan, self.me, peer)
-
-    def expects(self, peer: str) -> Mapping[str, int]:
-        """See the trust model."""
-        return two_server.expects(self.plan, self.me, peer)
 
     def held(self, peer: str) -> str:
         """The last turn that this worker has stored."""

@@ -10,9 +10,11 @@ plan.py has what all agree on, decide.py what the servers compute in the clear, 
 the life of server 0, server 1, the dealer and a worker; the steps are in ostraka.protocols.
 """
 
+from ostraka.trust.two_server.budget import Budget
 from ostraka.trust.two_server.dealer import dealer
 from ostraka.trust.two_server.plan import (
     Committed,
+    Lost,
     Plan,
     Prepared,
     State0,
@@ -26,7 +28,9 @@ from ostraka.trust.two_server.terms import expects, terms
 from ostraka.trust.two_server.worker import worker
 
 __all__ = [
+    "Budget",
     "Committed",
+    "Lost",
     "Plan",
     "Prepared",
     "State0",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ostraka.algebra.ring import Map
 from ostraka.crypto.prg import Key
 from ostraka.net import Net
 from ostraka.protocols import turns
@@ -10,7 +9,7 @@ from ostraka.protocols.compare import deal, triples_needed
 from ostraka.protocols.gram_sharing import gram_dealer
 from ostraka.protocols.upload import agree, collect_seeds
 from ostraka.protocols.wrap_check import wrap_triples
-from ostraka.sharing.additive import Masks
+from ostraka.sharing.additive import Map, Masks
 from ostraka.trust.two_server.plan import Plan
 from ostraka.trust.two_server.server_1 import LAST_ATTEMPT, gram_mask
 

@@ -6,7 +6,6 @@ twin give the same bits.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,6 +32,7 @@ from ostraka.rules.integer_weights import (
     round_off,
     shift_bits,
 )
+from ostraka.trust.two_server.budget import largest_word
 from ostraka.trust.two_server.plan import Plan
 
 
@@ -165,9 +165,10 @@ def decide(plan: Plan, standing: Standing, geometry: Geometry) -> Weights:
     try:
         exact = coefficients(geometry, rule, [part.with_f(f) for part in plan.pre], f=f)
         safe = guarded(exact, geometry, rule, standing.guard_f, plan.min_contributors)
+        chosen = quantise(safe.coefficients, geometry.n, rule.centre is None, rule.weight_bound)
+        plan.budget.require(chosen.values, chosen.count)
     except ValueError as refusal:
         raise RoundEndsError(standing.ending(refusal)) from refusal
-    chosen = quantise(safe.coefficients, geometry.n, rule.centre is None, rule.weight_bound)
     return Weights(chosen.values, chosen.count, safe.capped, True)
 
 
@@ -179,6 +180,7 @@ def check_weights(plan: Plan, standing: Standing, weights: Weights) -> None:
     """
     try:
         IntegerWeights(weights.values, weights.count)
+        plan.budget.require(weights.values, weights.count)
     except ValueError as refusal:
         raise Abort(f"{plan.server_1} sent weights that no rule gives: {refusal}") from refusal
     if plan.rule.centre is not None:
@@ -214,8 +216,7 @@ def aggregate_of(
 
     Abort when a word is larger than any honest aggregate's: then ``sender``, the other one, lied.
     """
-    longest = math.isqrt(plan.fixed.norm_limit) + 1
-    limit = 2 * longest * max(1, count) + 2 * len(values) + 256
+    limit = largest_word(values, count, plan.fixed.norm_limit, dither_bits(plan, count))
     if words.max(initial=0) > limit or words.min(initial=0) < -limit:
         raise Abort(f"{sender} sent a sum out of range: a word beyond {limit}")
     centre = None

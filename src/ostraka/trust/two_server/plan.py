@@ -12,8 +12,9 @@ import numpy.typing as npt
 from ostraka.algebra.fixed import FixedPoint
 from ostraka.algebra.ring import Ring
 from ostraka.protocols.compare import triples_needed
-from ostraka.protocols.gram_sharing import AHEAD
+from ostraka.protocols.gram_sharing import AHEAD, BATCH
 from ostraka.protocols.linear_image import Image
+from ostraka.protocols.public_model import model_hash
 from ostraka.protocols.upload import Context, Turn
 from ostraka.protocols.wrap_check import projections
 from ostraka.rules import RULES
@@ -22,6 +23,7 @@ from ostraka.rules.gram import ORIGIN, REFERENCE
 from ostraka.rules.guard import check_start
 from ostraka.sharing.additive import largest_block
 from ostraka.trust.public_step import Vector
+from ostraka.trust.two_server.budget import Budget
 
 MOST_ATTEMPTS = 3
 """Attempts of one round in which the rule may have read something of the updates."""
@@ -80,6 +82,11 @@ class Plan:
         """What the rule and its pre-aggregations are shown."""
         return image_of(self.rule, self.pre)
 
+    @property
+    def budget(self) -> Budget:
+        """The room that the rule's weights need in what is opened."""
+        return Budget.of(self.rule, self.n)
+
     def context(self, turn: Turn) -> Context:
         """What the uploads of a turn are bound to."""
         return Context(self.session, turn, self.keys)
@@ -94,6 +101,7 @@ class Plan:
                 f"min_cohort must be at least f + min_contributors = {least} and at most "
                 f"n = {self.n}, got {self.min_cohort}"
             )
+        self.budget.check(self.fixed)
 
     def most_bytes(self) -> int:
         """No message of this trust model is longer."""
@@ -109,7 +117,8 @@ class Plan:
 
     def most_unread(self) -> int:
         """Bytes of one sender's unread mail that an honest one may come to."""
-        return (AHEAD + 2) * self.most_bytes()
+        ahead = (AHEAD + 1) * BATCH * (8 * largest_block(self.n, self.fixed.d) + _HEADER_BYTES)
+        return ahead + 2 * self.most_bytes()
 
 
 def image_of(rule: Rule, pre: tuple[PreAggregation, ...] = ()) -> Image:
@@ -153,13 +162,27 @@ class Prepared:
 
 
 @dataclass(frozen=True)
+class Lost:
+    """A newest model that was stored and is damaged, though its state's small facts are not.
+
+    ``model``: its hash (public_model.model_hash). ``prepared``: server 0's part of the sum that it
+    follows from, where that record is still the newest one.
+    """
+
+    model: bytes
+    prepared: Prepared | None
+
+
+@dataclass(frozen=True)
 class State0:
     """All that server 0 must keep; ``round`` is the next one to finish.
 
     ``attempt``: the last one opened; ``opened``: those of this round in which the rule may have
     read something; ``previous`` float64 (d,): the last aggregate; ``words`` int64 (d,): those that
-    it follows from, for server 1, where that has fallen behind; ``passed_over``: the round before
-    this one opened no aggregate.
+    it follows from, for server 1, where that has fallen behind, empty where they are not known;
+    ``passed_over``: the round before this one opened no aggregate; ``received``: server 1 has sent
+    its words for ``prepared``, so it has committed to that attempt; ``lost``: ``model``,
+    ``previous`` and ``words`` are those of the round before, and server 1 must help.
     """
 
     round: int
@@ -170,6 +193,18 @@ class State0:
     words: npt.NDArray[np.int64]
     prepared: Prepared | None = None
     passed_over: bool = False
+    received: bool = False
+    lost: Lost | None = None
+
+    @property
+    def model_round(self) -> int:
+        """The round that ``model`` is shown in."""
+        return self.round - (self.lost is not None)
+
+    @property
+    def model_hash(self) -> bytes:
+        """The hash of this round's model, also of one that is lost."""
+        return model_hash(self.model) if self.lost is None else self.lost.model
 
     @classmethod
     def initial(cls, model: Vector) -> State0:

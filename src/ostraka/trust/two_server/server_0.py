@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ostraka.algebra.ring import Map, Ring
+from ostraka.algebra.ring import Ring
 from ostraka.crypto.prg import Key
 from ostraka.net import Abort, Net, Path, Timeout, Trace
 from ostraka.protocols import turns
@@ -13,21 +13,20 @@ from ostraka.protocols.compare import triples_0, triples_needed
 from ostraka.protocols.gram_sharing import gram_0
 from ostraka.protocols.linear_image import NOTHING, send_image
 from ostraka.protocols.norm_check import no_longer
-from ostraka.protocols.opening import Weights, open_sum_0, prepare_0, send_aggregate_0
-from ostraka.protocols.public_model import model_hash, show_model
+from ostraka.protocols.opening import Weights, prepare_0, send_aggregate_0
+from ostraka.protocols.public_model import show_model
 from ostraka.protocols.upload import Collected, SeedPart, agree, collect_seeds
 from ostraka.protocols.wrap_check import within_reach, wrap_triples
-from ostraka.sharing.additive import Masks, products_with
+from ostraka.sharing.additive import Map, Masks, products_with
 from ostraka.trust.public_step import step
+from ostraka.trust.two_server import resume
 from ostraka.trust.two_server.decide import (
     ENDINGS,
     PublicRow,
     RoundEndsError,
     Standing,
-    aggregate_of,
     check_weights,
     influence,
-    settled,
     told,
 )
 from ostraka.trust.two_server.plan import MOST_ATTEMPTS, Plan, Prepared, State0
@@ -137,23 +136,31 @@ class _Server:
         net, plan = turns.at(self.net, turn), self.plan
         self.net.window(turns.PATH, turn, turn)
         self.answered.clear()
-        final = turn[0] >= plan.rounds
-        if final:
+        final, lost = turn[0] >= plan.rounds, self.state.lost
+        if final and lost is None:
             show_model(net, plan.workers, self.state.model, final=True)
-        opening = turns.Open(final, self.state.passed_over, model_hash(self.state.model))
+        opening = turns.Open(final, self.state.passed_over, self.state.model_hash, lost is not None)
         net.send(plan.server_1, opening)
         net.send(plan.dealer, replace(opening, model=bytes(32)))
         try:
             ready = await self.ready(net, plan.server_1)
         except Timeout:
-            if final:  # server 1 has left: it is done, and the workers have its word
+            if final and lost is None:  # server 1 has left: done, and the workers have its word
                 return True
             raise
+        resume.refuse_old_copy(plan, self.state, ready)
+        if lost is not None:
+            back = net.sub(turns.RESTORE)
+            self.keep(await resume.restored(back, plan, self.state, lost, ready))
+            if final:
+                show_model(net, plan.workers, self.state.model, final=True)
         if ready.status == turns.COMMITTED:
-            await self.finish(net.sub(turns.FINISH), self.committed(ready.attempt))
+            record = resume.committed(plan, self.state, ready.attempt)
+            await self.finish(net.sub(turns.FINISH), record)
             return False
         if ready.status == turns.BEHIND:
-            send_aggregate_0(net.sub(turns.CATCH_UP), plan.server_1, self.state.words)
+            words = resume.words_for_server_1(plan, self.state)
+            send_aggregate_0(net.sub(turns.CATCH_UP), plan.server_1, words)
             ready = await self.ready(net.sub(turns.CATCH_UP), plan.server_1)
         if self.state.prepared is not None:  # server 1 never committed to it, and never will now
             self.keep(replace(self.state, prepared=None))
@@ -173,7 +180,7 @@ class _Server:
         standing = await self.agreed(run, turn, held)
         try:
             masks = await self.check(run, turn, standing, held, key)
-            weights, own = await self.aggregate(run, turn, standing, masks, key)
+            await self.aggregate(run, turn, standing, masks, key)
         except (Abort, Timeout) as ending:
             self.tell_absent(standing.refused, standing.roster.missing)
             if turn[1] == 1 or not isinstance(ending, ENDINGS):
@@ -182,7 +189,7 @@ class _Server:
             # with too few would be followed by others like it, for ever.
             self.pass_over(str(ending))
             return False
-        await self.finish(run, self.record(turn, standing, weights, own))
+        await self.finish(run, resume.committed(plan, self.state, turn[1]))
         return False
 
     def pass_over(self, why: str) -> None:
@@ -235,8 +242,8 @@ class _Server:
 
     async def aggregate(
         self, net: Net, turn: turns.Turn, standing: Standing, masks: Masks, key: Key
-    ) -> tuple[Weights, Ring]:
-        """Steps 5 to 7, up to the commit point."""
+    ) -> None:
+        """Steps 5 to 7, up to the commit point: this server's part of the sum is stored."""
         plan, image = self.plan, self.plan.image
         gram = await gram_0(
             net.sub("gram"),
@@ -282,7 +289,6 @@ class _Server:
             least = f"min_contributors = {plan.min_contributors}"
             why = f"too few updates would cover for one another in the sum ({least})"
             raise RoundEndsError(standing.ending(why))
-        return prepared
 
     def record(self, turn: turns.Turn, standing: Standing, weights: Weights, own: Ring) -> Prepared:
         """What must be on disk before server 1 commits."""
@@ -290,28 +296,19 @@ class _Server:
             turn[1], standing.names, weights.values, weights.count, own, told(standing, weights)
         )
 
-    def committed(self, attempt: int) -> Prepared:
-        """The record of the attempt that server 1 has committed to."""
-        kept = self.state.prepared
-        if kept is None or kept.attempt != attempt:
-            raise Abort(
-                f"{self.plan.server_1} has committed to attempt {attempt} of round "
-                f"{self.state.round}, of which nothing is stored here: this state is an old copy"
-            )
-        return kept
-
     async def finish(self, net: Net, record: Prepared) -> None:
         """Open the aggregate, take the step, store, tell server 1 and whoever listens."""
         plan, state = self.plan, self.state
-        total = await open_sum_0(net, plan.server_1, record.own, timeout_s=plan.patience_s)
-        words = settled(plan, total, record.count)
-        aggregate = aggregate_of(
-            plan, words, record.values, record.count, state.previous, plan.server_1
-        )
+        aggregate, words = await resume.opened(net, plan, state, record, self.note_received)
         model = step(state.model, aggregate, plan.rate(state.round))
         self.tell(record)
         self.keep(State0(state.round + 1, 0, 0, model, aggregate, words))
         send_aggregate_0(net, plan.server_1, words)
+
+    def note_received(self) -> None:
+        """Store that server 1 has sent its words, so that it cannot forget them unnoticed."""
+        if not self.state.received:
+            self.keep(replace(self.state, received=True))
 
     def tell_absent(self, refused: Mapping[str, Sequence[str]], missing: Sequence[str]) -> None:
         """Say who was refused and why, and who was missing."""

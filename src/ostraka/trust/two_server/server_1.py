@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ostraka.algebra.ring import Map, Ring
+from ostraka.algebra.ring import Ring
 from ostraka.crypto.prg import Key
 from ostraka.net import Abort, Net, Trace
 from ostraka.protocols import turns
 from ostraka.protocols.compare import triples_1, triples_needed
 from ostraka.protocols.gram_sharing import gram_1
+from ostraka.protocols.last_aggregate import give_last
 from ostraka.protocols.linear_image import open_image
 from ostraka.protocols.norm_check import no_longer
 from ostraka.protocols.opening import Words, commit_1, refuse_1, take_aggregate_1
@@ -20,7 +21,7 @@ from ostraka.protocols.public_model import model_hash, show_digest
 from ostraka.protocols.upload import Collected, SharePart, agree_1, collect_shares
 from ostraka.protocols.wrap_check import within_reach, wrap_triples
 from ostraka.rules.gram import Geometry
-from ostraka.sharing.additive import Masks, Shares, products_with
+from ostraka.sharing.additive import Map, Masks, Shares, products_with
 from ostraka.trust.public_step import step
 from ostraka.trust.two_server.decide import (
     ENDINGS,
@@ -94,6 +95,8 @@ class _Server:
         fresh = self.own.derive("turn", *turn)
         nonce = turns.nonce_of(fresh)
         net.send(plan.server_0, turns.Ready(status, attempt, self.state.boot, nonce))
+        if opening.lacking:
+            self.give_back(net.sub(turns.RESTORE), status, record)
         if record is not None and status == turns.COMMITTED:
             net.sub(turns.FINISH).send(plan.server_0, Words(record.words))
             await self.finish(net.sub(turns.FINISH), record)
@@ -136,6 +139,13 @@ class _Server:
         committed = state.committed is not None and state.committed.round == state.round
         if opening.passed_over and state.round == round - 1 and not committed:
             self.keep(replace(state, round=round))
+
+    def give_back(self, net: Net, status: int, record: Committed | None) -> None:
+        """Send what server 0 had, and lost, of the round before: nothing that is new to it."""
+        if record is not None and status == turns.BEHIND:
+            net.send(self.plan.server_0, Words(record.words))
+        else:
+            give_last(net, self.plan.server_0, self.state.previous)
 
     def standing_at(self, round: int) -> tuple[int, Committed | None]:
         """What server 0 must know: whether a round is committed, or its outcome is lacking."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from ostraka.protocols import compare, gram_sharing, linear_image, opening, turns, upload
 from ostraka.protocols.coin import Commitment, Reveal
+from ostraka.protocols.last_aggregate import LastAggregate
 from ostraka.protocols.public_model import ModelDigest, PublicModel
 from ostraka.protocols.wrap_check import wrap_triples
 from ostraka.sharing.additive import largest_block
@@ -58,6 +59,7 @@ def expects(plan: Plan, me: str, peer: str) -> Mapping[str, int]:
             gram_sharing.MaskedBlock.kind: 8 * largest_block(n, d) + _SMALL,
             opening.Weights.kind: opening.Weights.form(n=n).max_bytes,
             opening.Words.kind: opening.Words.form(d=d).max_bytes,
+            LastAggregate.kind: LastAggregate.form(d=d).max_bytes,
         },
         ("server_1", "server_0"): {
             **between_servers,
