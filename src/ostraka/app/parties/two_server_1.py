@@ -16,6 +16,7 @@ from ostraka.drivers.trace import Record
 from ostraka.net import Net
 from ostraka.trust import two_server
 from ostraka.trust.two_server import State1
+from ostraka.trust.two_server.decide import influence
 
 
 class Server1Role(Keeping):
@@ -81,4 +82,8 @@ class Server1Role(Keeping):
         ends_round = state.round != self.state.round
         self.store.save(state)
         if ends_round:
+            opened = state.committed
+            if opened is not None and opened.round == state.round - 1:
+                weights = influence(opened.names, opened.values, opened.count)
+                self.trace("aggregated", round=opened.round, influence=weights)
             self._follower.followed(state.round)

@@ -15,6 +15,11 @@ from ostraka.trust.two_server.plan import Plan
 
 FAMILIES = ("gram",)
 _SMALL = 4096
+_OPENED = {
+    "distances": "the distances among the updates",
+    "norms": "the norm of each update",
+    "products": "each update's product with the last aggregate",
+}
 
 
 def expects(plan: Plan, me: str, peer: str) -> Mapping[str, int]:
@@ -87,7 +92,7 @@ def _role(plan: Plan, name: str) -> str:
 
 def terms(plan: Plan, d: int | None) -> Terms:
     """What this trust model promises and costs; d None where the model's size is not known."""
-    opened = ", ".join(plan.image.labels) or "nothing"
+    opened = [_OPENED[label] for label in plan.image.labels]
     n, f = plan.n, plan.f
     promise = Promise(
         trust="two_server",
@@ -97,7 +102,7 @@ def terms(plan: Plan, d: int | None) -> Terms:
         sees={
             "server-0": "who takes part, two check bits per worker, every worker's weight in the "
             f"rule's output, and {_sum_text(plan, 'the weighted sum of updates under a dither')}",
-            "server-1": f"who takes part, two check bits per worker, {opened} of the updates, and "
+            "server-1": f"who takes part, {', '.join(['two check bits per worker', *opened])}, and "
             f"{_sum_text(plan, 'the rounded aggregate')}",
             "dealer": "who takes part",
             "worker": "the model of every round, and with it the aggregate of the round before; "
@@ -105,14 +110,30 @@ def terms(plan: Plan, d: int | None) -> Terms:
         },
         tolerates={"byzantine workers": f, "byzantine servers": 0, "curious operators": 1},
         not_promised="Anything when an operator does not follow the protocol: a lying server can "
-        "spoil the result, and learn more than what is listed here. Weights and changes of who "
-        "takes part tell server 0 something over many rounds: least squares over 40 rounds found "
-        "one worker's mean gradient with correlation 0.89. Distances tell server 1, with a few "
-        "colluding workers, label histograms (correlation 0.99 at the start, 0.55 to 0.73 late), "
-        "and f colluding rows read f - 1 chosen linear functions of every honest update in every "
-        "round. Noise ([privacy]) is the cure.",
+        f"spoil the result, and learn more than what is listed here. {_over_time(plan)} Noise "
+        "([privacy]) is the cure.",
     )
     return Terms(promise, costs(n, 0 if d is None else d, plan.projections, plan.image), FAMILIES)
+
+
+def _over_time(plan: Plan) -> str:
+    """What an honest but curious operator may work out from what it sees."""
+    told = (
+        "Weights and changes of who takes part tell server 0 something over many rounds: least "
+        "squares over 40 rounds found one worker's mean gradient with correlation 0.89."
+    )
+    if plan.image.distances:
+        told += (
+            " Distances tell server 1 how alike workers' data are: with a few colluding workers, "
+            "label histograms (correlation 0.99 at the start, 0.55 to 0.73 late)."
+        )
+    functions = plan.f if plan.image.norms else plan.f - 1
+    if plan.image.distances and functions > 0:
+        told += (
+            f" {plan.f} colluding rows read {functions} chosen linear functions of every honest "
+            "update in every round."
+        )
+    return told
 
 
 def _one_row(plan: Plan) -> bool:
