@@ -223,6 +223,16 @@ def unusable(d: int) -> Ring:
     return words
 
 
+def norm(vector: npt.NDArray[Any]) -> float:
+    """The norm of a float vector (d,) in float64; inf where too large, nan where it has one.
+
+    The same on every machine: the parts' sums are added in order.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        parts = (vector[at : at + _PART] for at in range(0, len(vector), _PART))
+        return math.sqrt(sum(_squares(part.astype(np.float64, copy=False)) for part in parts))
+
+
 def squared_norm(words: Ring | npt.NDArray[np.int64]) -> int:
     """The exact squared norm of a ring vector read as signed numbers; it may exceed 64 bits.
 

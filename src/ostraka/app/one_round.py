@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ostraka.algebra.fixed import FixedPoint
-from ostraka.sharing.additive import Map
 from ostraka.crypto.prg import Key
 from ostraka.crypto.sign import Sign, signer_from
 from ostraka.crypto.transcript import digest
@@ -27,6 +26,7 @@ from ostraka.mailbox import Limits
 from ostraka.net import Program
 from ostraka.rules.api import CoordinateRule, GramRule, PreAggregation, Rule, own_f
 from ostraka.rules.bounds import remaining
+from ostraka.sharing.additive import Map
 from ostraka.trust import two_server
 from ostraka.trust.api import Promise
 

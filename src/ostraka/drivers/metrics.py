@@ -37,7 +37,7 @@ class Metrics:
             "rounds": "Rounds in all.",
             "connected": "Peers connected now.",
             "accuracy": "Accuracy at the last evaluation, a fraction.",
-            "epsilon": "Privacy spent against whoever sees the vectors, at the delta of the federation file.",
+            "epsilon": "Privacy spent against whoever sees the vectors, at the written delta.",
         }
         self._gauges = {
             name: prometheus.Gauge(f"ostraka_{name}", text, registry=registry)

@@ -163,7 +163,7 @@ def test_server_1_shows_its_rounds_and_the_last_weights_that_it_decided(tmp_path
         "2rounds, of 3",
         "650parameters",
         "6.0 kBof messages on this party's own links",
-        "server-1 sees who takes part, two check bits per worker, distances",
+        "server-1 sees who takes part, two check bits per worker, the distances between updates",
         "distances tell how alike workers' data are",
         "committed/ holds the weights",
         "w0|1|0|3.50|",

@@ -16,7 +16,7 @@ from ostraka.trust.two_server.plan import Plan
 FAMILIES = ("gram",)
 _SMALL = 4096
 _OPENED = {
-    "distances": "the distances among the updates",
+    "distances": "the distances between updates",
     "norms": "the norm of each update",
     "products": "each update's product with the last aggregate",
 }

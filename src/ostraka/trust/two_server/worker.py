@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from ostraka.algebra.fixed import unusable
+from ostraka.algebra.fixed import norm, unusable
 from ostraka.algebra.ring import Ring
 from ostraka.crypto.prg import Key
 from ostraka.crypto.sign import Sign
@@ -28,10 +28,7 @@ def encoded(plan: Plan, update: npt.NDArray[np.floating]) -> Ring:
 
     Not finite or longer than ``max_norm``, it is refused in every trust model.
     """
-    wide = update.astype(np.float64, copy=False)
-    with np.errstate(over="ignore", invalid="ignore"):
-        norm = float(np.sqrt(np.dot(wide, wide)))
-    if not norm <= plan.max_norm:
+    if not norm(update) <= plan.max_norm:
         return unusable(plan.fixed.d)
     return plan.fixed.encode(update)
 
