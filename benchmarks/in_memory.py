@@ -17,7 +17,6 @@ import time
 import types
 from collections import Counter, defaultdict
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
-from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -49,7 +48,6 @@ class Stopwatch:
 
     def __init__(self, clock: Clock = time.perf_counter) -> None:
         self.seconds: dict[tuple[str, str], float] = defaultdict(float)
-        self.tallied = 0.0
         self._clock = clock
         self._thread = threading.get_ident()
         self._stack = [("rest", PLAIN)]
@@ -60,7 +58,6 @@ class Stopwatch:
         """Forget everything so far; what is running goes on."""
         self._count()
         self.seconds.clear()
-        self.tallied = 0.0
 
     def phases(self) -> dict[str, float]:
         """Seconds of every phase."""
@@ -79,28 +76,6 @@ class Stopwatch:
         """Count calls of these functions as a kind of work, in whatever phase they happen."""
         for owner, attribute in places:
             self._wrap(owner, attribute, lambda now: (now[0], name))
-
-    def tally(self, place: tuple[Any, str], amount: Callable[..., float]) -> None:
-        """Add up an amount over all calls of a function, from its arguments."""
-        original = getattr(*place)
-
-        @functools.wraps(original)
-        def tallied(*args: Any, **named: Any) -> Any:
-            self.tallied += amount(*args, **named)
-            return original(*args, **named)
-
-        setattr(*place, tallied)
-        self._undo.append(lambda: setattr(*place, original))
-
-    def spread(self, pool: Executor, kinds: Mapping[str, str]) -> Callable[..., list[Any]]:
-        """The pool's map; work of functions of these names counts as a kind."""
-
-        def mapped(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
-            kind = kinds.get(_name(function))
-            with self._inside(lambda now: now if kind is None else (now[0], kind)):
-                return list(pool.map(function, items))
-
-        return mapped
 
     def restore(self) -> None:
         """Take all timers away again."""

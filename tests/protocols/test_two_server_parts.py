@@ -14,7 +14,7 @@ from ostraka.protocols import upload
 from ostraka.protocols.opening import Weights
 from ostraka.protocols.upload import ACTIVE, MISSING, Active, Context, Roster, make_parts
 from ostraka.rules import MultiKrum
-from ostraka.sharing.additive import Masks, Shares, block_width, hide, largest_block, spans
+from ostraka.sharing.additive import Masks, Memory, Shares, block_width, hide, largest_block, spans
 from ostraka.trust.two_server.decide import Standing, check_weights
 from ostraka.trust.two_server.plan import Plan, State0
 from ostraka.trust.two_server.resume import committed
@@ -128,15 +128,16 @@ def test_no_block_of_fewer_rows_is_larger_than_the_largest(n: int, d: int) -> No
 
 
 def test_a_mask_and_a_share_make_the_secret_again_block_by_block() -> None:
-    secret = Key(SEED).derive("secret").stream().words(5000)
+    d = block_width(3) + 2999
+    secret = Key(SEED).derive("secret").stream().words(d)
     seeds = [Key(SEED).derive("seed", i) for i in range(3)]
     shares = [hide(secret, seed) for seed in seeds]
-    masks, held = Masks(seeds, 5000), Shares(shares, 5000)
-    for low, high in [(2048, 5000), (0, 2048), (4998, 4999)]:  # in any order
-        mask, share = np.empty((2, 3, high - low), np.uint64)
-        masks.fill((low, high), mask)
-        held.fill((low, high), share)
+    memory = Memory()
+    made = zip(Masks(seeds, d).blocks(memory), Shares(shares, d).blocks(memory), strict=True)
+    for (low, high, mask), (_, _, share) in made:
         assert np.array_equal(mask + share, np.tile(secret[low:high], (3, 1)))
+        memory.give(mask)  # a later block may be written over an earlier one
+    assert high == d
 
 
 def test_mail_for_the_far_future_is_not_kept() -> None:

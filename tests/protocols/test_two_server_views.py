@@ -115,8 +115,6 @@ class NoStream:
     def stream(self, start: int = 0) -> "NoStream":
         return self
 
-    def seek(self, word: int) -> None: ...
-
     def fill(self, out: Ring) -> None:
         out[:] = 0
 

@@ -7,9 +7,7 @@ be from a worker that does not obey.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,6 +19,7 @@ from ostraka.algebra.fixed import FixedPoint
 from ostraka.crypto.prg import Key
 from ostraka.crypto.sign import Sign, signer_from
 from ostraka.crypto.transcript import digest
+from ostraka.drivers.cores import all_cores
 from ostraka.drivers.sim import Simulation
 from ostraka.mailbox import Limits
 from ostraka.net import Program
@@ -97,8 +96,8 @@ def secure_aggregate(
     least = MIN_CONTRIBUTORS if min_contributors is None else min_contributors
     sent = [i for i in range(len(array)) if i not in dropped]
     plan, signs = _plan(rule, tuple(pre), force_left, fixed, sent, least)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = _Round(plan, signs, rows, seed, pool.map).run()
+    with all_cores() as spread:
+        found = _Round(plan, signs, rows, seed, spread).run()
 
     return SecureAggregate(
         vector=give(rows.back(found.state.previous)),

@@ -31,17 +31,16 @@ class Prg:
 
     def __init__(self, key: bytes, start: int = 0) -> None:
         _check_key(key)
-        self._stream = Cipher(algorithms.AES(key), modes.CTR(_block(start))).encryptor()
+        if start < 0 or start % 2:
+            raise ValueError(f"a stream begins at an even word >= 0, got {start}")
+        block = (start // 2).to_bytes(16, "big")
+        self._stream = Cipher(algorithms.AES(key), modes.CTR(block)).encryptor()
 
     def __repr__(self) -> str:
         return "Prg(secret)"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a secret stream is neither copied nor stored: make one from a fresh key")
-
-    def seek(self, word: int) -> None:
-        """Go on from the 8-byte word of this even number. ValueError for another number."""
-        self._stream.reset_nonce(_block(word))
 
     def read(self, count: int) -> bytes:
         """The next ``count`` bytes. ValueError for a negative count."""
@@ -70,7 +69,8 @@ class Prg:
         """Straight into the caller's memory, which is several times as fast as ``update``."""
         for start in range(0, len(out), len(_ZEROS)):
             part = out[start : start + len(_ZEROS)]
-            self._stream.update_into(_ZEROS[: len(part)], part)
+            zeros = _ZEROS if len(part) == len(_ZEROS) else _ZEROS[: len(part)]
+            self._stream.update_into(zeros, part)
 
 
 class Key:
@@ -118,12 +118,6 @@ class Key:
     def reveal(self) -> bytes:
         """The secret itself, to be sent to the party that shares it."""
         return self._secret
-
-
-def _block(word: int) -> bytes:
-    if word < 0 or word % 2:
-        raise ValueError(f"a stream begins at an even word >= 0, got {word}")
-    return (word // 2).to_bytes(16, "big")
 
 
 def _check_key(key: bytes) -> None:

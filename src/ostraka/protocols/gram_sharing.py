@@ -23,7 +23,7 @@ Rules that need no cross terms have the diagonal alone: ``full`` is then False a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Annotated
@@ -33,7 +33,7 @@ import numpy as np
 from ostraka.algebra.ring import Ring, add_gram, add_squares
 from ostraka.crypto.prg import Key
 from ostraka.net import Net
-from ostraka.sharing.additive import Masks, Memory, Rows, Shares, Span, by_blocks, spans, total
+from ostraka.sharing.additive import Masks, Memory, Rows, Shares, spans, total
 from ostraka.wire import Array, Bool, Message, Tensor
 
 BATCH = 8
@@ -70,26 +70,26 @@ async def gram_0(
     """Server 0's share of 2 X X^T: uint64 (n, n), or (n,) of its diagonal."""
     share = _unpack(_blinding(blinding, masks.n, full), masks.n, full)
     memory = Memory()
+    made = masks.blocks(memory)
 
-    def work(arrived: tuple[Span, Ring]) -> Ring:
-        span, f = arrived
-        with memory.lent(*f.shape) as x:
-            masks.fill(span, x)
+    def sums(arrived: list[Ring]) -> Iterator[Ring]:
+        """2 X0 + F of each block."""
+        for f, (_, _, x) in zip(arrived, made, strict=False):  # more are to come
             for row, masked in zip(x, f, strict=True):  # row by row: they stay in the cache
                 row += row
                 row += masked
-            return _own_products(x, full)
+            yield x
 
     for batch in _batches(masks):
         arrived = []
-        for number, (low, high) in batch:
-            form = MaskedBlock.form(n=masks.n, w=high - low)
-            block = await net.sub(BLOCK[0], number).recv(form, server_1, timeout_s=timeout_s)
-            arrived.append(((low, high), block.words))
-        for part in masks.map(work, arrived):
-            share += part
-        net.sub(BLOCK[0], number).send(server_1, Taken(True))
-        net.window(BLOCK, (number + 1,))
+        for number, width in batch:
+            form = MaskedBlock.form(n=masks.n, w=width)
+            at = net.sub(BLOCK[0], number)
+            arrived.append((await at.recv(form, server_1, timeout_s=timeout_s)).words)
+        share += _own_products(masks, memory, sums(arrived), full)
+        last = batch[-1][0]
+        net.sub(BLOCK[0], last).send(server_1, Taken(True))
+        net.window(BLOCK, (last + 1,))
     return share
 
 
@@ -104,35 +104,33 @@ async def gram_1(
     timeout_s: float,
 ) -> Ring:
     """Server 1's share of 2 X X^T: uint64 (n, n), or (n,) of its diagonal; ``mask`` makes B."""
-    n = shares.n
-    share = _empty(n, full)
+    share = _empty(shares.n, full)
     memory = Memory()
+    made = mask.blocks(memory)
+    waiting: list[int] = []
 
-    def work(block: tuple[int, Span]) -> tuple[Ring, Ring]:
-        low, high = span = block[1]
-        f = memory.take(n, high - low)
-        with memory.lent(n, high - low) as b:
-            mask.fill(span, b)
+    def sums(batch: list[tuple[int, int]]) -> Iterator[Ring]:
+        """Y + B of each block, once F = Y - B is on its way."""
+        for (number, _), (low, high, b) in zip(batch, made, strict=False):
+            f = memory.take(*b.shape)
             for row, masking, masked in zip(shares.rows, b, f, strict=True):
                 y = row[low:high]
                 np.subtract(y, masking, out=masked)
                 masking += y
-            return f, _own_products(b, full)
-
-    waiting: list[int] = []
-    for batch in _batches(shares):
-        for (number, _), (f, part) in zip(batch, shares.map(work, batch), strict=True):
             net.sub(BLOCK[0], number).send(server_0, MaskedBlock(f))
             memory.give(f)
-            share += part
-        waiting.append(number)
+            yield b
+
+    for batch in _batches(shares):
+        share += _own_products(shares, memory, sums(batch), full)
+        waiting.append(batch[-1][0])
         if len(waiting) > AHEAD:
             await _taken(net, server_0, waiting.pop(0), timeout_s)
     for number in waiting:
         await _taken(net, server_0, number, timeout_s)
-    form = CrossTerms.form(count=_count(n, full))
+    form = CrossTerms.form(count=_count(shares.n, full))
     dealt = await net.recv(form, dealer, timeout_s=timeout_s)
-    return share + _unpack(dealt.words, n, full)
+    return share + _unpack(dealt.words, shares.n, full)
 
 
 def gram_dealer(
@@ -141,22 +139,22 @@ def gram_dealer(
     """The dealer's part: -2 P P^T from both streams, minus R, to server 1."""
     memory = Memory()
 
-    def work(span: Span, x: Ring) -> Ring:
-        with memory.lent(*x.shape) as b:
-            mask.fill(span, b)
+    def differences() -> Iterator[Ring]:
+        for (_, _, x), (_, _, b) in zip(masks.blocks(memory), mask.blocks(memory), strict=True):
             for row, masking in zip(x, b, strict=True):
                 row -= masking
-        return _own_products(x, full)
+            memory.give(b)
+            yield x
 
-    own = total(by_blocks(masks, work), _empty(masks.n, full).shape)
+    own = _own_products(masks, memory, differences(), full)
     words = np.negative(_pack(own + own, full)) - _blinding(blinding, masks.n, full)
     net.send(server_1, CrossTerms(words))
 
 
-def _batches(rows: Rows) -> Iterator[list[tuple[int, Span]]]:
-    """All blocks with their numbers, so many at a time as are worked on side by side."""
-    numbered = enumerate(spans(rows.n, rows.d))
-    while batch := list(islice(numbered, BATCH)):
+def _batches(rows: Rows) -> Iterator[list[tuple[int, int]]]:
+    """(number, width) of all blocks, a batch at a time."""
+    widths = enumerate(high - low for low, high in spans(rows.n, rows.d))
+    while batch := list(islice(widths, BATCH)):
         yield batch
 
 
@@ -170,14 +168,19 @@ def _empty(n: int, full: bool) -> Ring:
     return np.zeros((n, n) if full else n, np.uint64)
 
 
-def _own_products(block: Ring, full: bool) -> Ring:
-    """A block's products of rows with one another, or of each row with itself."""
-    own = _empty(len(block), full)
-    if full:
-        add_gram(block, own)
-    else:
-        add_squares(block, own)
-    return own
+def _own_products(rows: Rows, memory: Memory, blocks: Iterable[Ring], full: bool) -> Ring:
+    """The products of rows with one another, or of each with itself, over blocks of columns."""
+
+    def work(block: Ring) -> Ring:
+        own = _empty(rows.n, full)
+        if full:
+            add_gram(block, own)
+        else:
+            add_squares(block, own)
+        memory.give(block)
+        return own
+
+    return total(rows.map(work, blocks), _empty(rows.n, full).shape)
 
 
 def _count(n: int, full: bool) -> int:

@@ -13,16 +13,17 @@ a coordinate, which leaves every distance as it was, and that of 2^32, whose squ
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
 
-from ostraka.algebra.ring import Ring, add_signed, ternary, ternary_words
+from ostraka.algebra.ring import Ring, Signs, add_signed, ternary, ternary_words
 from ostraka.crypto.prg import Key
 from ostraka.net import Net
 from ostraka.protocols.coin import toss
 from ostraka.protocols.compare import Triples, non_negative, triples_needed
-from ostraka.sharing.additive import Rows, Span, by_blocks, total
+from ostraka.sharing.additive import Memory, Rows, total
 
 LEAST_PROJECTIONS = 100
 SAFETY_BITS = 40
@@ -72,16 +73,22 @@ async def within_reach(
 def project(rows: Rows, coin: Key, k: int) -> Ring:
     """Products (n, k) of all rows with the k public vectors that follow from the coin."""
 
-    def work(span: Span, block: Ring) -> Ring:
-        width = span[1] - span[0]
-        signs = np.empty((k, width), np.int8)
-        stream = coin.derive("projections", span[0]).stream()
-        ternary(stream.words(k * ternary_words(width)), signs)
+    memory = Memory()
+
+    def drawn() -> Iterator[tuple[Ring, Signs]]:
+        for low, high, block in rows.blocks(memory):
+            words = coin.derive("projections", low).stream().words(k * ternary_words(high - low))
+            signs = np.empty((k, high - low), np.int8)
+            ternary(words, signs)
+            yield block, signs
+
+    def work(both: tuple[Ring, Signs]) -> Ring:
         part = np.zeros((rows.n, k), np.uint64)
-        add_signed(block, signs, part)
+        add_signed(*both, part)
+        memory.give(both[0])
         return part
 
-    return total(by_blocks(rows, work), (rows.n, k))
+    return total(rows.map(work, drawn()), (rows.n, k))
 
 
 def two_sided(shares: Ring, side: int, low: int, high: int) -> Ring:

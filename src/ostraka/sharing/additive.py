@@ -4,32 +4,34 @@ The mask is a stream that follows from a 32-byte seed, so one holder keeps only 
 any block of columns again when it needs it; the other keeps the share. Either alone is uniform and
 says nothing of the secret. Source: He, Karimireddy and Jaggi 2020, section 3, with seeds.
 
-All work on shared rows goes block by block of columns, and every block is a piece of work of its
-own: `Rows.map` may hand blocks to threads, which make their own masks and hold no lock in kernels.
+All work on shared rows goes block by block of columns. Blocks are made one after the other, since
+a cipher call holds Python's lock; threads, where `Rows.map` has some, meanwhile work on those
+before them in kernels, which hold no lock.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, Protocol, Self
+from dataclasses import dataclass
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 
 from ostraka.algebra.ring import Ring, add_products
-from ostraka.crypto.prg import Key, Prg
+from ostraka.crypto.prg import Key
 
 _BLOCK_WORDS = 1 << 20  # 8 MiB: near the cache, and long enough that calls do not count
-Span = tuple[int, int]
+T = TypeVar("T")
 
 
 class Map(Protocol):
-    """What the builtin `map` does with one iterable: in any order and on any thread."""
+    """What the builtin `map` does with one iterable, possibly on several threads."""
 
     def __call__(self, function: Callable[[Any], Any], items: Iterable[Any], /) -> Iterable[Any]:
-        """Give the function's results in the order of the items."""
+        """Give the function's results in the order of the items.
+
+        Items are taken by the caller's thread, and only a few ahead of the results.
+        """
 
 
 def hide(secret: Ring, seed: Key) -> Ring:
@@ -40,7 +42,7 @@ def hide(secret: Ring, seed: Key) -> Ring:
     return share
 
 
-def spans(n: int, d: int) -> Iterator[Span]:
+def spans(n: int, d: int) -> Iterator[tuple[int, int]]:
     """Column blocks (low, high) of n rows: a fixed width that follows from n alone, all of d."""
     width = block_width(n)
     return ((low, min(low + width, d)) for low in range(0, d, width))
@@ -81,14 +83,8 @@ class Memory:
         assert block.base is not None
         self._free.append(block.base)
 
-    @contextmanager
-    def lent(self, n: int, w: int) -> Iterator[Ring]:
-        """Words for the length of a with statement."""
-        block = self.take(n, w)
-        try:
-            yield block
-        finally:
-            self.give(block)
+
+Block = tuple[int, int, Ring]
 
 
 class Rows(Protocol):
@@ -109,33 +105,40 @@ class Rows(Protocol):
     def map(self) -> Map:
         """How work is spread."""
 
-    def fill(self, span: Span, out: Ring) -> None:
-        """Write these columns of all rows to out, uint64 (n, high - low). On any thread."""
+    def blocks(self, memory: Memory) -> Iterator[Block]:
+        """(low, high, columns low to high of all rows), in order and up to d.
+
+        The columns are uint64 (n, high - low), C-contiguous, in memory that must be given back.
+        """
 
     def only(self, rows: Sequence[int]) -> Self:
         """Some of the rows, in this order."""
 
 
-def by_blocks(rows: Rows, work: Callable[[Span, Ring], Any]) -> Iterable[Any]:
-    """Results of some work on every block of columns (span, uint64 (n, high - low)), in order.
+def by_blocks(rows: Rows, work: Callable[[Block], T]) -> Iterable[T]:
+    """Results of some work on every block of columns, in order.
 
-    The block is the work's to change; its memory is used again when the work returns.
+    The block is the work's to change, until it returns. Blocks are made here, one after the other,
+    while others are worked on.
     """
-    return rows.map(partial(_on_block, rows, work, Memory()), spans(rows.n, rows.d))
+    memory = Memory()
 
+    def worked(block: Block) -> T:
+        try:
+            return work(block)
+        finally:
+            memory.give(block[2])
 
-def _on_block(rows: Rows, work: Callable[[Span, Ring], Any], memory: Memory, span: Span) -> Any:
-    with memory.lent(rows.n, span[1] - span[0]) as block:
-        rows.fill(span, block)
-        return work(span, block)
+    return rows.map(worked, rows.blocks(memory))
 
 
 def products_with(rows: Rows, public: Ring) -> Ring:
     """Products uint64 (n,) of all rows with one public row (d,)."""
 
-    def work(span: Span, block: Ring) -> Ring:
+    def work(at: Block) -> Ring:
+        low, high, block = at
         part = np.zeros((rows.n, 1), np.uint64)
-        add_products(block, public[None, span[0] : span[1]], part)
+        add_products(block, public[None, low:high], part)
         return part[:, 0]
 
     return total(by_blocks(rows, work), (rows.n,))
@@ -156,27 +159,20 @@ class Masks:
     seeds: Sequence[Key]
     d: int
     map: Map = map
-    _streams: list[list[Prg]] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def n(self) -> int:
         """See Rows."""
         return len(self.seeds)
 
-    def fill(self, span: Span, out: Ring) -> None:
-        """See Rows.
-
-        To make a stream takes twenty times as long as to move one: a set of them is kept for each
-        thread that works at the same time.
-        """
-        try:
-            streams = self._streams.pop()
-        except IndexError:
-            streams = [seed.stream() for seed in self.seeds]
-        for stream, place in zip(streams, out, strict=True):
-            stream.seek(span[0])
-            stream.fill(place)
-        self._streams.append(streams)
+    def blocks(self, memory: Memory) -> Iterator[Block]:
+        """See Rows."""
+        streams = [seed.stream() for seed in self.seeds]
+        for low, high in spans(self.n, self.d):
+            block = memory.take(self.n, high - low)
+            for stream, place in zip(streams, block, strict=True):
+                stream.fill(place)
+            yield low, high, block
 
     def only(self, rows: Sequence[int]) -> Masks:
         """See Rows."""
@@ -196,10 +192,13 @@ class Shares:
         """See Rows."""
         return len(self.rows)
 
-    def fill(self, span: Span, out: Ring) -> None:
+    def blocks(self, memory: Memory) -> Iterator[Block]:
         """See Rows."""
-        for row, place in zip(self.rows, out, strict=True):
-            place[:] = row[span[0] : span[1]]
+        for low, high in spans(self.n, self.d):
+            block = memory.take(self.n, high - low)
+            for row, place in zip(self.rows, block, strict=True):
+                place[:] = row[low:high]
+            yield low, high, block
 
     def only(self, rows: Sequence[int]) -> Shares:
         """See Rows."""

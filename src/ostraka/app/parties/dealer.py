@@ -8,6 +8,7 @@ from ostraka.app.parties import two_server_links as links
 from ostraka.app.parties.keeping import Keeping
 from ostraka.app.parties.roles import Seat
 from ostraka.app.parties.telling import Follower
+from ostraka.drivers.cores import all_cores
 from ostraka.drivers.trace import Record
 from ostraka.net import Net
 from ostraka.trust import two_server
@@ -46,7 +47,7 @@ class DealerRole(Keeping):
     async def program(self, net: Net) -> None:
         """The trust model's dealer, once this boot is on disk."""
         self.journal.append({"boot": self.boot})
-        with links.all_cores() as spread:
+        with all_cores() as spread:
             serving = two_server.dealer(net, self.plan, self.boot, own=self.seat.own, map=spread)
             await net.race(serving, self._follower.tell_traffic(net))
         self.note_end()

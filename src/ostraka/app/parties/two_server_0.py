@@ -14,6 +14,7 @@ from ostraka.app.parties.keeping import Keeping
 from ostraka.app.parties.roles import Seat
 from ostraka.app.parties.telling import Chronicle
 from ostraka.app.parties.two_server_storage import Store0
+from ostraka.drivers.cores import all_cores
 from ostraka.drivers.trace import Record
 from ostraka.net import Net
 from ostraka.trust import two_server
@@ -60,7 +61,7 @@ class Server0Role(Keeping):
 
     async def program(self, net: Net) -> State0:
         """The trust model's server 0, from the stored state."""
-        with links.all_cores() as spread:
+        with all_cores() as spread:
             final = await two_server.server_0(
                 net,
                 self.plan,

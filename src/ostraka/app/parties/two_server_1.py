@@ -12,6 +12,7 @@ from ostraka.app.parties.keeping import Keeping
 from ostraka.app.parties.roles import Seat
 from ostraka.app.parties.telling import Follower
 from ostraka.app.parties.two_server_storage import Store1
+from ostraka.drivers.cores import all_cores
 from ostraka.drivers.trace import Record
 from ostraka.net import Net
 from ostraka.trust import two_server
@@ -57,7 +58,7 @@ class Server1Role(Keeping):
 
     async def program(self, net: Net) -> State1:
         """The trust model's server 1, from the stored state."""
-        with links.all_cores() as spread:
+        with all_cores() as spread:
             final = await two_server.server_1(
                 net,
                 self.plan,

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 from ostraka.app.errors import Exit, UserError
 from ostraka.app.parties.keeping import NEVER, Turn, turn_at, turn_of
@@ -15,21 +12,13 @@ from ostraka.drivers.channel import PACKETS
 from ostraka.drivers.link import Bounds
 from ostraka.drivers.pace import Tempo
 from ostraka.protocols.turns import PATH
-from ostraka.sharing.additive import Map
 from ostraka.trust import two_server
 from ostraka.trust.two_server import Plan
 
 OPERATORS = Tempo(a_second=2000, at_once=4000)
-"""Two operators exchange some 40 frames a round and two for every block of columns."""
+"""Two operators exchange some 40 frames a round and one for every block of columns."""
 KEPT_FOR_OPERATORS, KEPT_FOR_WORKERS = 256, 8
 ANY_ATTEMPT = 1 << 62
-
-
-@contextmanager
-def all_cores() -> Iterator[Map]:
-    """What spreads an operator's arithmetic over the cores of its machine."""
-    with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="arithmetic") as pool:
-        yield pool.map
 
 
 def plan_at(seat: Seat) -> Plan:
