@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from blake3 import blake3
 
-_LONG = 1 << 20
-"""Bytes from which several cores are worth their start."""
-
 
 def digest(domain: str, *parts: bytes | memoryview) -> bytes:
     """32 bytes: BLAKE3 over the domain and the parts, each with its length before it.
@@ -17,8 +14,7 @@ def digest(domain: str, *parts: bytes | memoryview) -> bytes:
     """
     if not domain:
         raise ValueError("a digest needs a domain that names its use")
-    long = sum(map(len, parts)) >= _LONG
-    state = blake3(max_threads=blake3.AUTO if long else 1)
+    state = blake3()
     for part in (f"ostraka {domain}".encode(), *parts):
         state.update(len(part).to_bytes(8, "little"))
         state.update(part)
