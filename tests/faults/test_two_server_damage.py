@@ -4,7 +4,6 @@ Invariant: a run goes on with the model that it would have had anyway, or ends w
 """
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,13 +12,8 @@ from tests.faults.parties import Light, Nursery
 from tests.faults.test_two_server import MEAN, PRIVATE, check, federation, finish, models
 
 __all__ = ["models"]
+
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    with Nursery() as running:
-        yield running
 
 
 def tear_newest(light: Light, name: str) -> None:

@@ -6,9 +6,10 @@ Such a worker computes the honest update and then sends something else. The upda
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,17 +21,16 @@ from ostraka.rules.api import whole_number
 Vector = npt.NDArray[np.float32]
 Train = Callable[[int, Vector], Vector]
 Lies = Sequence[tuple[Turn, Update]]
-KNOWS = "the model and its own data"
-CONTROLS = "the messages of its workers"
 
 
-class PartyAttack(Protocol):
+class PartyAttack(ABC):
     """What a corrupt worker sends in place of its honest update: messages and their labels."""
 
     name: ClassVar[str]
-    knows: ClassVar[str]
-    controls: ClassVar[str]
+    knows: ClassVar[str] = "the model and its own data"
+    controls: ClassVar[str] = "the messages of its workers"
 
+    @abstractmethod
     def answer(self, turn: Turn, update: Vector) -> Lies:
         """The messages for this turn, each with the turn that labels it."""
 
@@ -47,12 +47,10 @@ async def corrupt_worker(net: Net, server: str, attack: PartyAttack, train: Trai
 
 
 @dataclass(frozen=True)
-class Silent:
+class Silent(PartyAttack):
     """Never answers."""
 
     name: ClassVar[str] = "silent"
-    knows: ClassVar[str] = KNOWS
-    controls: ClassVar[str] = CONTROLS
 
     def answer(self, turn: Turn, update: Vector) -> Lies:
         """Nothing."""
@@ -60,12 +58,10 @@ class Silent:
 
 
 @dataclass(frozen=True)
-class WrongShape:
+class WrongShape(PartyAttack):
     """Sends one coordinate too few."""
 
     name: ClassVar[str] = "wrong-shape"
-    knows: ClassVar[str] = KNOWS
-    controls: ClassVar[str] = CONTROLS
 
     def answer(self, turn: Turn, update: Vector) -> Lies:
         """The update without its last coordinate."""
@@ -73,12 +69,10 @@ class WrongShape:
 
 
 @dataclass(frozen=True)
-class WrongDtype:
+class WrongDtype(PartyAttack):
     """Sends float64 where float32 is expected."""
 
     name: ClassVar[str] = "wrong-dtype"
-    knows: ClassVar[str] = KNOWS
-    controls: ClassVar[str] = CONTROLS
 
     def answer(self, turn: Turn, update: Vector) -> Lies:
         """The same numbers, twice as wide."""
@@ -86,14 +80,12 @@ class WrongDtype:
 
 
 @dataclass(frozen=True)
-class WrongRound:
+class WrongRound(PartyAttack):
     """Claims another round: in the message itself, or (``label``) where it is delivered."""
 
     shift: int = 1
     label: bool = False
     name: ClassVar[str] = "wrong-round"
-    knows: ClassVar[str] = KNOWS
-    controls: ClassVar[str] = CONTROLS
 
     def __post_init__(self) -> None:
         if isinstance(self.shift, bool) or not isinstance(self.shift, int):
@@ -108,13 +100,11 @@ class WrongRound:
 
 
 @dataclass(frozen=True)
-class Duplicate:
+class Duplicate(PartyAttack):
     """Sends its honest update several times over."""
 
     copies: int = 3
     name: ClassVar[str] = "duplicate"
-    knows: ClassVar[str] = KNOWS
-    controls: ClassVar[str] = CONTROLS
 
     def __post_init__(self) -> None:
         whole_number("duplicate", "copies", self.copies, 1)
@@ -125,13 +115,11 @@ class Duplicate:
 
 
 @dataclass(frozen=True)
-class Conflict:
+class Conflict(PartyAttack):
     """Sends its honest update and then another one for the same round."""
 
     factor: float = -10.0
     name: ClassVar[str] = "conflict"
-    knows: ClassVar[str] = KNOWS
-    controls: ClassVar[str] = CONTROLS
 
     def __post_init__(self) -> None:
         if isinstance(self.factor, bool) or not isinstance(self.factor, int | float):
@@ -144,10 +132,6 @@ class Conflict:
 
 
 PARTY_ATTACKS: dict[str, type[PartyAttack]] = {
-    "silent": Silent,
-    "wrong-shape": WrongShape,
-    "wrong-dtype": WrongDtype,
-    "wrong-round": WrongRound,
-    "duplicate": Duplicate,
-    "conflict": Conflict,
+    attack.name: attack
+    for attack in (Silent, WrongShape, WrongDtype, WrongRound, Duplicate, Conflict)
 }
