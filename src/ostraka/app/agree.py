@@ -40,7 +40,7 @@ def digests(config: Config, app: str | None = None) -> dict[str, bytes]:
 
 
 def federation_digest(config: Config, app: str | None = None) -> bytes:
-    """32 bytes of SHA-256 over all keys and values, the same wherever ``digests`` are the same.
+    """32 bytes over all keys and values, the same wherever ``digests`` are the same.
 
     Over whole digests of the fields, not over the shortened ones.
     """
