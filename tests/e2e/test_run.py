@@ -281,6 +281,18 @@ def test_stopped_between_any_two_events_and_resumed_is_the_uninterrupted_run(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("trust", ["trusted", "two-server"])
+def test_stopped_before_the_first_round_and_resumed(tmp_path: Path, trust: str) -> None:
+    flags = {"trust": trust, "rounds": 2, "n": 5, "f": 0, "rule": "mean"}
+    with pytest.raises(ostraka.UserError) as stopped:
+        run(tmp_path / "stopped", stopping=lambda: True, **flags)
+    assert stopped.value.code == 75
+    again = ostraka.run(out=tmp_path / "stopped", resume=True, report=False)
+    whole = run(tmp_path / "whole", **flags)
+    assert again.summary["model_digest"] == whole.summary["model_digest"]
+
+
+@pytest.mark.slow
 def test_an_ended_round_keeps_its_state_names_the_parties_and_can_be_tried_again(
     tmp_path: Path,
 ) -> None:

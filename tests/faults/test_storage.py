@@ -177,7 +177,15 @@ def test_a_worker_with_privacy_refuses_an_old_copy_of_its_state(
     newest = put_back(light, "w1", old)
     light.start("w1")
     assert light.end("w1") == STORAGE
+    assert "is an old copy" in complaint(light, "w1")
+    assert "w1.spent" in complaint(light, "w1"), "its own ledger says so, without asking anybody"
+
+    ledger = light.home("w1") / "w1.spent"
+    ledger.rename(tmp_path / "kept")  # a whole machine that was put back has an old ledger too
+    light.start("w1")
+    assert light.end("w1") == STORAGE
     assert "is an old copy: server has an update of w1" in complaint(light, "w1")
+    (tmp_path / "kept").rename(ledger)
     assert light.journal("w1") == {r: m for r, m in light.journal("w1").items() if r <= 3}
     shutil.rmtree(light.state("w1"))
     newest.rename(light.state("w1"))

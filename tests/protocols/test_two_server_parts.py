@@ -18,7 +18,15 @@ from ostraka.sharing.additive import Masks, Memory, Shares, block_width, hide, l
 from ostraka.trust.two_server.decide import Standing, check_weights
 from ostraka.trust.two_server.plan import Plan, State0
 from ostraka.trust.two_server.resume import committed
-from tests.protocols.two_server_world import DEALER, S0, S1, Upload, World, make_plan
+from tests.protocols.two_server_world import (
+    DEALER,
+    S0,
+    S1,
+    Upload,
+    World,
+    fixed_point,
+    make_plan,
+)
 
 SEED = bytes(range(32))
 
@@ -78,13 +86,25 @@ def standing(plan: Plan) -> Standing:
 
 
 @pytest.mark.parametrize(
-    ("values", "count"), [([1, 1, 1], 2), ([1, 0, 0], 3), ([2, 0, 0], 1), ([5, 5, 5], 1)]
+    ("values", "count"),
+    [
+        *[([1, 1, 1], 2), ([1, 0, 0], 3), ([2, 0, 0], 1), ([5, 5, 5], 1)],
+        *[([-(2**63), 1, 1], 0), ([2**26, -(2**26), 2**24], 0)],
+    ],
 )
 def test_weights_that_no_rule_gives_name_their_sender(values: list[int], count: int) -> None:
     plan = make_plan(7, 4, MultiKrum(f=1), f=1, min_contributors=3)
     weights = Weights(np.array([*values, 0, 0, 0, 0]), count, False, True)
     with pytest.raises(Abort, match="server-1 sent weights that no rule gives"):
         check_weights(plan, standing(plan), weights)
+
+
+def test_a_max_norm_below_the_noise_is_refused_at_the_start() -> None:
+    """Else every honest worker would be refused, as a liar, in every round."""
+    noisy = fixed_point(10_000, clip=1.0, sigma=0.5, frac_bits=10)
+    with pytest.raises(ValueError, match=r"max_norm = 50 is less than bound = 55.*raise max_norm"):
+        make_plan(5, 10_000, MultiKrum(f=1), f=1, fixed=noisy, max_norm=50.0)
+    make_plan(5, 10_000, MultiKrum(f=1), f=1, fixed=noisy, max_norm=56.0)
 
 
 ONE = 1 << 24

@@ -30,6 +30,7 @@ from ostraka.protocols import turns
 from ostraka.protocols.public_model import next_shown
 from ostraka.protocols.upload import SeedPart, SharePart, make_parts
 from ostraka.rules import GramRule, PreAggregation, own_f
+from ostraka.sharing.additive import Map
 from ostraka.trust import two_server
 from ostraka.trust.two_server import Plan, State0, State1
 from ostraka.trust.two_server.worker import encoded
@@ -182,7 +183,8 @@ class World:
     ``updates`` is what workers compute. ``cheats`` replaces the upload of some workers;
     ``replaced`` the whole program of some parties. ``adversary`` sits at the seam. All keys follow
     from ``seed``, and the order of events too, unless it has a seed of its own, ``schedule``.
-    ``on_commit`` is asked (party, state) after each state that a server has stored. What was sent,
+    ``on_commit`` is asked (party, state) after each state that a server has stored; ``map`` is how
+    operators spread their arithmetic. What was sent,
     told, stored and trained on lies in ``sent``, ``events``, ``stored_0``, ``stored_1`` and
     ``trained``. Running again starts every party anew from what it has stored.
     """
@@ -199,6 +201,7 @@ class World:
     schedule: int | None = None
     first_model: Vector | None = None
     on_commit: Callable[[str, Any], None] = lambda party, state: None
+    map: Map = map
 
     def __post_init__(self) -> None:
         d = self.plan.fixed.d
@@ -306,6 +309,7 @@ class World:
             own=self.fresh_key(S0),
             commit=lambda state: self._keep(S0, self.stored_0, state),
             trace=self.trace(S0),
+            map=self.map,
         )
 
     def _server_1(self, net: Net) -> Any:
@@ -316,11 +320,12 @@ class World:
             own=self.fresh_key(S1),
             commit=lambda state: self._keep(S1, self.stored_1, state),
             trace=self.trace(S1),
+            map=self.map,
         )
 
     def _dealer(self, net: Net) -> Any:
         own = self.fresh_key(DEALER)
-        return two_server.dealer(net, self.plan, self.boots[DEALER], own=own)
+        return two_server.dealer(net, self.plan, self.boots[DEALER], own=own, map=self.map)
 
     def _worker(self, net: Net) -> Any:
         return two_server.worker(

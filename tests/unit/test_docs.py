@@ -14,6 +14,7 @@ from ostraka.app.errors import Exit
 from ostraka.app.site import Allow, Place, load_site
 from ostraka.attacks import ATTACKS
 from ostraka.attacks.parties import PARTY_ATTACKS
+from ostraka.attacks.uploads import UPLOAD_ATTACKS
 from ostraka.rules import PRE_AGGREGATIONS, RULES
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -165,9 +166,10 @@ def test_every_command_and_flag_that_a_page_shows_exists() -> None:
     assert shown > 20
 
 
-@pytest.mark.parametrize("name", [*ATTACKS, *PARTY_ATTACKS])
+@pytest.mark.parametrize("name", {**ATTACKS, **PARTY_ATTACKS, **UPLOAD_ATTACKS})
 def test_every_attack_is_documented(name: str) -> None:
-    assert name in (DOCS / "attacks.md").read_text()
+    rows = re.findall(r"^\| ([^|(]*)", (DOCS / "attacks.md").read_text(), re.MULTILINE)
+    assert name in ", ".join(row.strip() for row in rows).split(", ")
 
 
 def test_every_rule_and_exit_code_is_documented() -> None:
@@ -223,3 +225,25 @@ def test_the_readmes_python_runs(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, file], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "non-finite" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_commands_for_three_operators_make_a_federation_file(tmp_path: Path) -> None:
+    """The blocks of the page, pasted, with five hospitals beside them."""
+    import os
+    import subprocess
+    import sys
+
+    page = (DOCS / "trust" / "two-server.md").read_text()
+    *operators, whole = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "hospital-a.party").write_text(
+        "".join(f'[[party]]\nname = "hospital-{n}"\nrole = "worker"\n' for n in range(5))
+    )
+    paths = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    script = "\n".join(["set -e", *operators, whole])
+    subprocess.run(["bash", "-c", script], cwd=tmp_path, env=paths, check=True, capture_output=True)
+    config = check(tomllib.loads((tmp_path / "federation.toml").read_text()), "pasted")
+    assert [party.role for party in config.party[:3]] == ["server-0", "server-1", "dealer"]
+    assert all(party.address is not None for party in config.party[:3])
+    assert len({party.identity for party in config.party[:3]}) == 3
+    assert (config.n, config.f) == (5, 1)

@@ -68,17 +68,29 @@ class FixedPoint:
         if math.ldexp(self.bound, self.frac_bits) < 1:
             raise ValueError(
                 f"the largest norm {self.bound:g} is less than one unit of 2^-{self.frac_bits}, so "
-                "every update would be sent as zero: raise clip or frac_bits"
+                "every update would be sent as zero: write "
+                f"{self._advised()} frac_bits, or a larger clip where updates are longer"
             )
 
     @classmethod
-    def fitting(cls, d: int, clip: float, sigma: float = 0.0, frac_bits: int | None = None) -> Self:
-        """A FixedPoint with these frac_bits or, for None, the most up to 20 that fit."""
+    def fitting(
+        cls,
+        d: int,
+        clip: float,
+        sigma: float = 0.0,
+        frac_bits: int | None = None,
+        most: int = DEFAULT_FRAC_BITS,
+    ) -> Self:
+        """A FixedPoint with these frac_bits or, for None, as many up to ``most`` as fit."""
         if frac_bits is None:
             sound = d >= 1 and math.isfinite(clip) and clip > 0 and math.isfinite(sigma)
             bits = _fitting_bits(_bound(d, clip, sigma)) if sound and sigma >= 0 else 0
-            frac_bits = max(0, min(DEFAULT_FRAC_BITS, bits))
+            frac_bits = max(0, min(most, bits))
         return cls(d, frac_bits, clip, sigma)
+
+    def _advised(self) -> str:
+        fits = min(FRAC_BITS_MAX, _fitting_bits(self.bound))
+        return f"up to {fits}" if fits > self.frac_bits else "more"
 
     @property
     def bound(self) -> float:

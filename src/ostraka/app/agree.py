@@ -92,8 +92,9 @@ def differing(ours: Mapping[str, bytes], theirs: Mapping[str, bytes]) -> list[st
 def difference_text(peer: str, fields: list[str]) -> str:
     """The refusal of a peer with another file, as a sentence that stays short."""
     more = f" and {len(fields) - SHOWN} more" if len(fields) > SHOWN else ""
+    shown = ", ".join(fields[:SHOWN]).replace("two_server", "two-server")  # as people write it
     return (
-        f"{peer} holds another federation file: {', '.join(fields[:SHOWN])}{more} "
+        f"{peer} holds another federation file: {shown}{more} "
         f"differ{'s' if len(fields) == 1 else ''}; agree on one file and start again"
     )
 

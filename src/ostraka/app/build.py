@@ -93,14 +93,14 @@ def _secure(
         return None, []
     secure = secure_of(config, rule, pre)
     if config.training.app != BUILTIN:
-        doubts = [silence_ends(config, secure, rule), open_to_one(secure)]
+        doubts = [silence_ends(config, secure, rule, pre), open_to_one(secure)]
         return secure, [doubt for doubt in doubts if doubt is not None]
     d = dimension(config.training.model, config.data.name)
     secure.fixed(d)
     doubts = [
         noise_hides(config, secure, d),
         coarse(secure, d),
-        silence_ends(config, secure, rule),
+        silence_ends(config, secure, rule, pre),
         open_to_one(secure),
     ]
     return secure, [doubt for doubt in doubts if doubt is not None]

@@ -9,6 +9,7 @@ from ostraka.app.build import TWO_SERVER, Recipe, rule_of
 from ostraka.app.cast import listed_words
 from ostraka.app.config import Config, Faults
 from ostraka.app.errors import UserError
+from ostraka.app.progress import bytes_text
 from ostraka.app.secure import CLIP, Secure
 from ostraka.drivers.trace import Record
 from ostraka.learn.settings import Training
@@ -28,7 +29,8 @@ OPENED = {
 NOTHING = "nothing of single updates"
 RING_PRODUCTS_PER_S = 5e9
 """Products of 64-bit words, added up, on one core (measured: benchmarks/ring_kernels.py)."""
-ROUND_TRIPS, ROUND_TRIP_S = 20, 0.05
+DELAYS, DELAY_S = 40, 0.025
+"""Exchanges in a row of a two-server round, and how long a message is assumed to be on its way."""
 
 
 def terms_of(config: Config, recipe: Recipe | None, d: int | None, rule: Record) -> Terms:
@@ -71,11 +73,11 @@ def seconds_of(config: Config, terms: Terms, d: int) -> Record:
     n = config.n
     through = n * 8 * d + terms.cost["server-1"].bytes_sent  # shares in, masked vectors out
     return {
-        "network": through * 8 / LINK_BITS_PER_S + ROUND_TRIPS * ROUND_TRIP_S,
+        "network": through * 8 / LINK_BITS_PER_S + DELAYS * DELAY_S,
         "rule": (1.5 * n * n + LEAST_PROJECTIONS * n) * d / RING_PRODUCTS_PER_S,
-        "assumes": f"server 1's link, the busiest, at 100 Mbit/s, and {ROUND_TRIPS} round trips of "
-        f"{1000 * ROUND_TRIP_S:.0f} ms; server 0's products of all pairs and projections at 5 G "
-        "products a second on one core; training comes on top",
+        "assumes": f"server 1's link, the busiest, at 100 Mbit/s, and {DELAYS} exchanges in a row, "
+        f"each {1000 * DELAY_S:.0f} ms on its way; server 0's products of words, for all pairs and "
+        "projections, at 5 G a second on one core; masks, comparisons and training come on top",
     }
 
 
@@ -86,6 +88,7 @@ def secure_facts(recipe: Recipe, config: Config, d: int | None) -> Record | None
     plan = recipe.secure.sketch(config, recipe, d or 1)
     fixed, n = plan.fixed, plan.n
     known = d is not None
+    cost = two_server.terms(plan, d).cost
     return {
         "f": plan.f,
         "clip": recipe.secure.clip,
@@ -97,9 +100,9 @@ def secure_facts(recipe: Recipe, config: Config, d: int | None) -> Record | None
         "min_contributors": plan.min_contributors,
         "opened": list(plan.image.labels),
         "between_servers": {
-            "formula": "8 n d (masked vectors, one way) + 16 A each way (A = "
-            f"{wrap_triples(n, plan.projections) + triples_needed(n, 2):,} AND gates)",
-            "bytes_per_round": 8 * n * d if d is not None else None,
+            "formula": "8 n d (masked vectors) + 16 A (comparisons) + 8 d (the sum)",
+            "ands": wrap_triples(n, plan.projections) + triples_needed(n, 2),
+            "bytes_per_round": None if d is None else cost["server-1"].bytes_sent,
         },
         "leaks": leaks(plan, recipe.secure.sigma),
     }
@@ -128,7 +131,8 @@ def leaks(plan: two_server.Plan, sigma: float) -> list[str]:
     if image.labels:
         found.append(
             "server 0: the weights and who takes part tell it of single workers over many rounds "
-            "(in a study of 40 rounds: one worker's mean gradient, with correlation 0.89)"
+            "(in the design study of this project, over 40 rounds: one worker's mean gradient, "
+            "with correlation 0.89)"
         )
     else:
         found.append(
@@ -155,12 +159,16 @@ def _colluding(f: int, chosen: int) -> list[str]:
     who = "a worker that colludes with it" if f == 1 else f"{f} workers that collude with it"
     if chosen == 0:
         return [f"server 1: {who} gives it the distance of every update to a vector of its choice"]
-    some = "1 number" if chosen == 1 else f"{chosen} numbers"
-    gives = "gives" if f == 1 else "give"
+    some = (
+        "the product of every honest update with a vector"
+        if chosen == 1
+        else f"the products of every honest update with {chosen} vectors"
+    )
+    lets, their = ("lets", "its") if f == 1 else ("let", "their")
     return [
-        f"server 1: {who} {gives} it {some} of their choice (linear functions) of every honest "
-        "update in every round, and so guesses at label histograms (in a study: correlation 0.99 "
-        "at the first model, 0.55 to 0.73 late)"
+        f"server 1: {who} {lets} it read {some} of {their} choice in every round: some "
+        "parameters exactly where they are small, and guesses at label histograms (in the design "
+        "study of this project: correlation 0.99 at the first model, 0.55 to 0.73 late)"
     ]
 
 
@@ -188,13 +196,16 @@ def opened_text(labels: list[str]) -> str:
 
 
 def _number_lines(secure: Record) -> list[str]:
-    bound, least = secure["bound"], secure["min_contributors"]
+    bound, least, f = secure["bound"], secure["min_contributors"], secure["f"]
     length = "depends on the model's size" if bound is None else f"{bound:.6g}"
     grid = "" if bound is None else f", on a grid of 2^-{secure['frac_bits']}"
     noise = "no noise" if secure["sigma"] == 0.0 else f"noise of {secure['sigma']:.4g} a coordinate"
     chance = math.log10(2.0) * secure["projections"]
     size = secure["between_servers"]
-    spoken = f", even if {secure['f']} workers tell theirs" if secure["f"] else ""
+    sent = size["bytes_per_round"]
+    total = "" if sent is None else f" = {bytes_text(sent)}"
+    tell = "1 worker tells its" if f == 1 else f"{f} workers tell theirs"
+    spoken = f", even if {tell}" if f else ""
     cover = (
         f"in it at least {least} updates cover for each other{spoken} (min_contributors)"
         if least > 1
@@ -207,5 +218,6 @@ def _number_lines(secure: Record) -> list[str]:
         f"wraps around passes them with a chance of 1 in 10^{chance:.0f}",
         f"  a round with fewer than {secure['min_cohort']} workers (min_cohort) opens nothing; "
         f"any other round opens one sum: {cover}",
-        f"  from server 1 to server 0: {size['formula']} bytes",
+        f"  from server 1 to server 0: {size['formula']} bytes a round{total}; "
+        f"back: 16 A + 8 d and little more (A = {size['ands']:,} words of AND gates)",
     ]

@@ -224,13 +224,13 @@ def _cost_lines(found: Record) -> list[str]:
     seconds = found["seconds_per_round"]
     if seconds is not None:
         lines.append(
-            f"  about {seconds['network']:.3g} s of network and {seconds['rule']:.2g} s of rule: "
-            f"{seconds['assumes']}"
+            f"  about {seconds['network']:.3g} s of network and {seconds['rule']:.2g} s of "
+            f"{'products' if found['trust'] == TWO_SERVER else 'rule'}: {seconds['assumes']}"
         )
     if found["trust"] == TWO_SERVER:
         lines.append(
-            "  n workers, d parameters, A: AND gates of the comparisons, image: numbers opened to "
-            "server 1"
+            "  n workers, d parameters, A: words of AND gates of the comparisons, image: numbers "
+            "opened to server 1"
         )
     return lines
 

@@ -40,6 +40,9 @@ PassphraseFile = Annotated[
 ]
 Ask = Annotated[bool, typer.Option("--passphrase", help="Ask for the passphrase here.")]
 Days = Annotated[int, typer.Option(min=1, max=3650, help="Days until the certificate expires.")]
+Role = Annotated[
+    str, typer.Option(help="For the table: worker, server, server-0, server-1, dealer or relay.")
+]
 Json = Annotated[bool, typer.Option("--json", help="JSON for machines on standard output.")]
 
 
@@ -52,17 +55,14 @@ def new(
     passphrase_file: PassphraseFile = None,
     ask: Ask = False,
     days: Days = 825,
-    role: Annotated[
-        str, typer.Option(help="worker, server, server-0, server-1, dealer or relay.")
-    ] = "worker",
+    role: Role = "worker",
     json_: Json = False,
 ) -> None:
     """Make a key and certificate, and print what to send to the others."""
     from ostraka.drivers.identity import create
 
     check_name(name)
-    if role not in ROLES:
-        raise UserError(f"there is no role {role!r}: known are {', '.join(ROLES)}")
+    _check_role(role)
     path = Path(f"{name}.pem") if out is None else out
     source = passphrase_source(passphrase_file, ask, twice=True)
     with _explained(path):
@@ -91,9 +91,11 @@ def show(
     ],
     passphrase_file: PassphraseFile = None,
     ask: Ask = False,
+    role: Role = "worker",
     json_: Json = False,
 ) -> None:
     """Print an identity's public line and fingerprint; of a federation file, everybody's."""
+    _check_role(role)
     if file.startswith("ed25519:"):
         _show_listed([("identity", file)], json_)
     elif file.endswith(".toml"):
@@ -107,7 +109,7 @@ def show(
         if json_:
             _print_json(found)
         else:
-            print(f"{party_table(found)}\n\n{_facts(found)}")
+            print(f"{party_table(found, role)}\n\n{_facts(found)}")
 
 
 @identity_app.command("renew", epilog="Example: ostraka identity renew hospital-a.pem")
@@ -171,6 +173,11 @@ def check_name(name: str) -> None:
             f"{name!r} cannot be a party's name: at most 64 letters, digits and . _ - (the first "
             "one a letter or digit)"
         ) from None
+
+
+def _check_role(role: str) -> None:
+    if role not in ROLES:
+        raise UserError(f"there is no role {role!r}: known are {', '.join(ROLES)}")
 
 
 def party_table(identity: Identity, role: str = "worker") -> str:

@@ -46,7 +46,8 @@ class Ledger:
     """
 
     def __init__(self, identity: Path, session: bytes, run: str) -> None:
-        self.path = identity.with_suffix(SUFFIX)
+        name = identity.stem if identity.suffix == ".pem" else identity.name
+        self.path = identity.with_name(name + SUFFIX)
         self._session, self._run = session.hex(), run
 
     def __call__(self, record: Record) -> None:

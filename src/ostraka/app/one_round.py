@@ -7,6 +7,7 @@ be from a worker that does not obey.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ostraka.algebra.fixed import FixedPoint
+from ostraka.algebra.fixed import FRAC_BITS_MAX, FixedPoint
+from ostraka.app.secure import FINE
 from ostraka.crypto.prg import Key
 from ostraka.crypto.sign import Sign, signer_from
 from ostraka.crypto.transcript import digest
@@ -77,10 +79,10 @@ def secure_aggregate(
     The rows are what the workers send: one that is longer than ``clip`` is not cut but refused,
     like that of a worker that does not obey. ``trust`` names the trust model. ``f``: the rule's or
     its pre-aggregations', else 0. ``clip``: the smallest power of two that is not below the norm of
-    any finite row. ``frac_bits``: the largest that fits, at most 20. ``min_contributors``: 3. The
+    any finite row. ``frac_bits``: the largest that fits. ``min_contributors``: 3. The
     parties' secrets follow from ``seed`` here, so the call can be repeated and hides nothing from
     whoever runs it. Raises ValueError with a sentence for every refusal, a round that ends without
-    opening among them.
+    opening among them. Warns where most rows are so short beside ``clip`` that rounding hides them.
     """
     if not isinstance(trust, str) or trust.replace("-", "_") not in TRUST_MODELS:
         raise ValueError(f"trust must be one of {', '.join(TRUST_MODELS)}, got {trust!r}")
@@ -190,7 +192,18 @@ def _fixed(rows: _Shifted, clip: float | None, frac_bits: int | None) -> FixedPo
             raise ValueError("some row is too long to have a norm: give a clip")
         clip = 2.0 ** math.ceil(math.log2(longest)) if longest > 0 else 1.0
         clip = clip if clip >= longest else 2 * clip
-    return FixedPoint.fitting(rows.array.shape[1], clip, frac_bits=frac_bits)
+    d = rows.array.shape[1]
+    fixed = FixedPoint.fitting(d, clip, frac_bits=frac_bits, most=FRAC_BITS_MAX)
+    typical = float(np.median([norm for norm in rows.norms() if norm > 0] or [math.inf]))
+    if typical < FINE * fixed.unit * math.sqrt(d):
+        warnings.warn(
+            f"the grid is coarse: half of the rows have a norm of {typical:.3g} or less, which is "
+            f"{typical / fixed.unit / math.sqrt(d):.2g} steps of 2^-{fixed.frac_bits} in each of "
+            f"{d:,} coordinates, so rounding hides most of them; give a smaller clip than "
+            f"{fixed.clip:g} (longer rows are then refused), or more frac_bits",
+            stacklevel=3,
+        )
+    return fixed
 
 
 def _plan(

@@ -32,7 +32,7 @@ REVEAL = "distances"
 UNREAD_FRAMES = 64
 Vector = npt.NDArray[np.float32]
 _KEY_BYTES = 32
-_FINE = 8.0
+FINE = 8.0
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,7 @@ def coarse(secure: Secure, d: int) -> str | None:
     """A warning where the grid is so coarse beside the clip that rounding spoils updates."""
     fixed = secure.fixed(d)
     steps = fixed.clip / fixed.unit / math.sqrt(d)
-    if steps >= _FINE:
+    if steps >= FINE:
         return None
     return (
         f"the grid is coarse: an update of {fixed.clip:g} (clip) spread over {d:,} coordinates has "
@@ -244,9 +244,18 @@ def open_to_one(secure: Secure) -> str | None:
     )
 
 
-def silence_ends(config: Config, secure: Secure, rule: Rule) -> str | None:
-    """A warning where f silent workers leave a rule too few rows for the guard."""
+def silence_ends(
+    config: Config, secure: Secure, rule: Rule, pre: tuple[PreAggregation, ...]
+) -> str | None:
+    """A warning where f silent workers leave a round too few: by min_cohort, or for the guard."""
     n, f = config.n, config.f
+    if f and secure.min_cohort > n - f:
+        return (
+            f"{f} silent workers may end every round: {n - f} are then left, fewer than "
+            f"min_cohort = {secure.min_cohort}; write a smaller min_cohort"
+        )
+    if pre:
+        return None  # every row that is averaged then has many of the workers' in it
     try:
         left, faults = remaining(n, f, 0, f, config.faults.dropouts)
         most = two_server.gram_rule(rule.with_f(faults)).most_rows(left)

@@ -198,7 +198,7 @@ class Federation:
 
     def _stopped(self, outcome: Outcome) -> None:
         again = f"resume with: ostraka run --resume --out {self.folder.path}"
-        done = self._latest.round
+        done = 0 if self._latest is None else self._latest.round
         at = f"after round {done} of {self.config.federation.rounds}"
         # The round that ended may have seen uploads: it costs privacy like any other.
         spent = self.assembly.epsilon(done + 1, complete=False)
@@ -269,9 +269,11 @@ class Federation:
         return {role: count + self._bytes_before.get(role, 0) for role, count in now.items()}
 
     def _save(self) -> None:
-        """Store the leader's and every worker's state as of the last mark."""
+        """Store the leader's and every worker's state as of the last mark, if there is one."""
         self._log.sync()
         state = self._latest
+        if state is None:  # stopped before the first round began
+            return
         arrays: dict[str, Any] = dict(self._stage.arrays(state))
         for name, trainer in self.assembly.trainers.items():
             own = trainer.state(before=state.round)

@@ -222,7 +222,7 @@ def clashes(
     least = allow.min_contributors
     if least is not None and config.two_server.min_contributors < least and asked.trust == SECURE:
         given = config.two_server.min_contributors
-        clash.over("min_contributors", "two_server", "min_contributors", given)
+        clash.over("min_contributors", "two-server", "min_contributors", given)
     _app(clash, config, app_digest)
     _privacy(clash, config, epsilon)
     return clash.found

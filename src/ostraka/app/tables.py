@@ -75,8 +75,10 @@ def sentence(fault: Any, root: type[BaseModel]) -> str:
 
 
 def _part(part: str | int) -> str:
-    """A key, or the place of a table among its like as people count."""
-    return f"(number {part + 1})" if isinstance(part, int) else part
+    """A key as people write it, or the place of a table among its like as people count."""
+    if isinstance(part, int):
+        return f"(number {part + 1})"
+    return "two-server" if part == "two_server" else part
 
 
 def _known(inside: list[Any], root: type[BaseModel]) -> list[str]:
@@ -85,7 +87,7 @@ def _known(inside: list[Any], root: type[BaseModel]) -> list[str]:
     for part in inside:
         if isinstance(part, str) and part in cls.model_fields:
             cls = _section_of(cls.model_fields[part].annotation, root)
-    return list(cls.model_fields)
+    return [_part(name) for name in cls.model_fields]
 
 
 def _section_of(annotation: Any, root: type[BaseModel]) -> Any:

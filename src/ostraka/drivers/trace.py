@@ -66,6 +66,11 @@ def _plain(value: Any) -> Any:
             return value
 
 
+def _mine(path: str, flags: int) -> int:
+    """Open a file that only its owner may read: events say whose update counted how much."""
+    return os.open(path, flags, 0o600)
+
+
 class JsonLines:
     """A reader that appends every event to a file, one JSON object per line.
 
@@ -73,7 +78,8 @@ class JsonLines:
     """
 
     def __init__(self, path: Path, *, prompt: bool = False) -> None:
-        self._file = path.open("a", encoding="utf-8", buffering=1 if prompt else -1)
+        buffering = 1 if prompt else -1
+        self._file = open(path, "a", buffering, "utf-8", opener=_mine)  # noqa: SIM115
 
     def __call__(self, record: Record) -> None:
         """Append one event."""

@@ -122,3 +122,11 @@ def test_without_noise_there_is_no_ledger(tmp_path: Path) -> None:
     follow(role, tmp_path / KEY)
     answer(role, 0)
     assert not (tmp_path / KEY).with_suffix(".spent").exists()
+
+
+def test_identities_share_no_ledger(tmp_path: Path) -> None:
+    names = ("a.pem", "b.pem", "hospital.a", "hospital.b", "a.key")
+    ledgers = {Ledger(tmp_path / name, bytes(32), "run").path.name for name in names}
+    assert ledgers == {
+        *("a.spent", "b.spent", "hospital.a.spent", "hospital.b.spent", "a.key.spent")
+    }

@@ -35,12 +35,36 @@ CHAINS = [
 def test_it_gives_what_the_plain_rule_gives_on_the_grid(rule, pre):
     x = rows()
     x[7:9] *= 3
-    found = secure(x, rule, pre=pre, f=2)
+    found = secure(x, rule, pre=pre, f=2, frac_bits=20)
     quantised = np.rint(x / GRID) * GRID
     plain = ostraka.aggregate(quantised, rule, pre, f=2)
     assert np.abs(found.vector - plain.vector).max() <= GRID * 1.001
     assert np.allclose(found.weights, plain.weights, atol=2.0**-23)
     assert found.dropped == {}
+
+
+@pytest.mark.parametrize("size", [1e-12, 1e-6, 1.0, 1e5])
+@pytest.mark.parametrize("rule", [rules.MultiKrum(f=2), rules.GeometricMedian()])
+def test_rows_of_any_size_keep_their_digits(rule, size):
+    x = rows(size=size)
+    found = secure(x, rule, f=2)
+    plain = ostraka.aggregate(x, rule, f=2)
+    assert np.abs(found.vector - plain.vector).max() <= 1e-5 * np.abs(plain.vector).max()
+    assert np.array_equal(found.weights > 0, plain.weights > 0)
+
+
+def test_a_grid_that_hides_most_rows_is_told():
+    x = rows(size=1e-6)
+    with pytest.warns(
+        UserWarning, match=r"the grid is coarse: half of the rows .* 1 steps of 2\^-20"
+    ):
+        secure(x, rules.Mean(), clip=64.0)
+    x[0] = 10.0  # one long row makes the grid for all, unless a clip keeps it out
+    with pytest.warns(UserWarning, match="give a smaller clip than 128"):
+        secure(x, rules.Mean())
+    found = secure(x, rules.Mean(), clip=1e-4, f=1)
+    assert found.dropped == {0: "overflow"}
+    assert np.allclose(found.vector, x[1:].mean(axis=0), atol=1e-11)
 
 
 @pytest.mark.parametrize("factor", [1.0, 100.0])
@@ -130,7 +154,7 @@ def test_bytes_and_promise_travel_with_the_result():
 @pytest.mark.parametrize(
     ("rule", "options", "words"),
     [
-        (rules.Median(), {}, "two_server runs only rules that commute with rotations"),
+        (rules.Median(), {}, "two-server runs only rules that commute with rotations"),
         (rules.Krum(f=2), {}, "min_contributors = 1"),
         (rules.MultiKrum(f=2), {"f": 1}, "disagree"),
         (rules.MultiKrum(f=2), {"clip": -1.0}, "clip"),

@@ -250,7 +250,9 @@ def test_explain_names_operators_leaks_numbers_and_costs(tmp_path: Any) -> None:
         "100 random tests for overflow",
         "a round with fewer than 5 workers (min_cohort) opens nothing",
         "at least 3 updates cover for each other, even if 2 workers tell theirs (min_contributors)",
-        "8 n d (masked vectors, one way)",
+        "8 n d (masked vectors) + 16 A (comparisons) + 8 d (the sum) bytes a round = 1.2 MB; back",
+        "also with one curious operator",
+        "40 exchanges in a row, each 25 ms on its way",
         "server-1 sends",
         "each worker sends",
     ):
@@ -311,6 +313,12 @@ def test_what_is_legal_but_unwise_is_told() -> None:
     silent = {"faults": {"byzantine": 2}, "rule": {"name": "mda"}, "simulation": {"parties": 8}}
     assert "2 silent workers may end every round: mda then averages 4 of 6" in told(**silent)
     assert "silent" not in told(**{**silent, "simulation": {"parties": 12}})
+    mixed = {"rule": {"name": "krum", "pre": ["nnm"]}, "simulation": {"parties": 12}}
+    assert "silent" not in told(**{**silent, **mixed}), "mixed rows have many workers in them"
+    assert (
+        "2 silent workers may end every round: 6 are then left, fewer than min_cohort = 7"
+        in told(**{**silent, "rule": {"name": "geometric-median"}, "two_server": {"min_cohort": 7}})
+    )
     assert told() == ""
 
 
@@ -325,8 +333,7 @@ def test_explain_tells_of_a_rule_that_opens_one_update(tmp_path: Any) -> None:
 
 def test_explain_of_a_refused_file_does_not_claim_that_nothing_is_opened(tmp_path: Any) -> None:
     found = explained(tmp_path, two_server={"frac_bits": 40})
-    assert "distances of the updates" in found
-    assert "nothing of the updates" not in found
+    assert "two check bits per worker, the distances between updates, and" in found
 
 
 @pytest.mark.parametrize("rule", ["mean", "multi-krum", "geometric-median", "centered-clipping"])
@@ -339,16 +346,23 @@ def test_with_f_0_nothing_is_said_of_colluders(tmp_path: Any, rule: str) -> None
     assert "Nobody: one worker that lies can bend the model" in found
 
 
+TWO = "the products of every honest update with 2 vectors of their choice"
+
+
 @pytest.mark.parametrize(
     ("f", "rule", "said"),
     [
         (1, {"name": "multi-krum"}, "gives it the distance of every update to a vector of its cho"),
-        (2, {"name": "multi-krum"}, "2 workers that collude with it give it 1 number of their"),
-        (3, {"name": "multi-krum", "pre": ["nnm"]}, "3 workers that collude with it give it 2 num"),
+        (2, {"name": "multi-krum"}, "read the product of every honest update with a vector of"),
+        (
+            3,
+            {"name": "multi-krum", "pre": ["nnm"]},
+            "3 workers that collude with it let it read " + TWO,
+        ),
         (
             2,
             {"name": "centered-clipping", "pre": ["nnm"], "tau": 1.0},
-            "2 workers that collude with it give it 2 numbers of their choice",
+            "2 workers that collude with it let it read " + TWO,
         ),
     ],
 )
@@ -395,3 +409,11 @@ def test_explain_of_the_trusted_model_still_speaks_of_its_one_server(tmp_path: A
     assert "against the server" in found
     assert "nnm then trimmed-mean: works on every coordinate of the updates by itself" in found
     assert "operators" not in found
+
+
+def test_faults_name_the_table_as_the_file_does() -> None:
+    given = {"federation": {"name": "x"}, "two_server": {"clip": -1}, "two_servr": {}}
+    with pytest.raises(UserError) as refused:
+        check(given, "file")
+    assert "two-server.clip: input should be greater than 0" in str(refused.value)
+    assert "did you mean 'two-server'?" in str(refused.value)

@@ -1,7 +1,7 @@
 """Trust model `two_server`: secret shares to two servers that do not collude, and a dealer.
 
 Source: He, Karimireddy and Jaggi, "Secure Byzantine-Robust Machine Learning" (2020); what goes past
-it is said where it stands. n workers, up to f Byzantine, who may collude with one curious server;
+it is said where it stands. n workers, up to f Byzantine, who may collude with one curious operator;
 server 0 keeps the model, server 1 runs the rule, the dealer hands out randomness. Each of the three
 follows the protocol but may keep all that it sees; no two of them collude: any two together see
 every update. Not promised: a right result when a server lies.

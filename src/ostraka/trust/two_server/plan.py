@@ -95,6 +95,11 @@ class Plan:
         """ValueError with a sentence for numbers with which a promise cannot hold."""
         check_chain(self.rule, self.pre, self.n, self.f)
         check_start(self.rule, self.n, self.f, self.dropouts, self.min_contributors, self.pre)
+        if self.fixed.sigma and self.max_norm < self.fixed.bound:
+            raise ValueError(
+                f"max_norm = {self.max_norm:g} is less than bound = {self.fixed.bound:g}, which "
+                "honest updates reach with their noise: all would be refused; raise max_norm"
+            )
         least = self.f + self.min_contributors
         if not least <= self.min_cohort <= self.n:
             raise ValueError(
@@ -138,7 +143,7 @@ def gram_rule(rule: Rule) -> GramRule:
     """The rule, if this trust model can run it. ValueError with the reason where it cannot."""
     if not isinstance(rule, GramRule):
         raise ValueError(
-            f"{rule.name} works on each coordinate by itself, and two_server runs only rules that "
+            f"{rule.name} works on each coordinate by itself, and two-server runs only rules that "
             "commute with rotations, since nobody there sees a coordinate: use it under trusted "
             f"(or, later, replicated), or choose one of {', '.join(_fitting())}"
         )

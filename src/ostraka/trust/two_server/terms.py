@@ -129,9 +129,11 @@ def _over_time(plan: Plan) -> str:
         )
     functions = plan.f if plan.image.norms else plan.f - 1
     if plan.image.distances and functions > 0:
+        read = "product" if functions == 1 else "products"
+        chosen = "a vector" if functions == 1 else f"{functions} vectors"
         told += (
-            f" {plan.f} colluding rows read {functions} chosen linear functions of every honest "
-            "update in every round."
+            f" {plan.f} colluding workers read the {read} of every honest update with {chosen} of "
+            "their choice in every round."
         )
     return told
 
@@ -153,7 +155,7 @@ def _may_lie(n: int, f: int) -> str:
         return f"Nobody: one worker that lies can bend the model as far as its clip allows. {rest}"
     return (
         f"Up to {f} of {n} workers may send anything, together and knowing everything, also with "
-        f"one curious server. {rest}"
+        f"one curious operator. {rest}"
     )
 
 
@@ -163,11 +165,11 @@ def costs(n: int, d: int, k: int, image: linear_image.Image) -> Mapping[str, Cos
     ands = wrap_triples(n, k) + compare.triples_needed(n, 2)
     return {
         "server-0": Cost(
-            "n 4 d (models) + 16 A (comparisons) + 8 d (aggregate) + 8 image + small",
+            "4 n d (models) + 16 A (comparisons) + 8 d (aggregate) + 8 image + small",
             n * 4 * d + 16 * ands + 8 * d + 8 * image.count(n) + 34 * n,
         ),
         "server-1": Cost(
-            "n 8 d (masked vectors to server 0) + 16 A (comparisons) + 8 d (sum) + small",
+            "8 n d (masked vectors to server 0) + 16 A (comparisons) + 8 d (sum) + small",
             8 * n * d + 16 * ands + 8 * d + 44 * n,
         ),
         "dealer": Cost("8 A + 8 cross terms + small", 8 * ands + 8 * cross + 33 * n),
