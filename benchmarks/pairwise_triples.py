@@ -29,7 +29,7 @@ from ostraka.protocols.compare import Correction
 from ostraka.protocols.exchange import swap
 from ostraka.protocols.gram_sharing import gram_0, gram_1, gram_dealer
 from ostraka.protocols.linear_image import Image, open_image, send_image
-from ostraka.sharing.additive import Masks, Rows, Shares, hide, spans
+from ostraka.sharing.additive import Masks, Memory, Rows, Shares, hide, spans
 from ostraka.wire import Array, Message, Tensor
 
 PATIENCE_S = 600.0
@@ -57,8 +57,8 @@ async def server(net: Net, side: int, rows: Rows, triples: Key) -> np.ndarray | 
     """One server's life; server 1 gives the squared distances int64 (pairs,), i < j in order."""
     peer, stream = f"server-{1 - side}", triples.stream()
     total = np.zeros(rows.n * (rows.n - 1) // 2, np.uint64)
-    step = 0
-    for low, high, block in rows.blocks():
+    step, memory = 0, Memory()
+    for low, high, block in rows.blocks(memory):
         for i, pairs in later_rows(rows.n):
             u, v = take(stream, (2, rows.n - 1 - i, high - low))
             difference = block[i] - block[i + 1 :]
@@ -74,6 +74,7 @@ async def server(net: Net, side: int, rows: Rows, triples: Key) -> np.ndarray | 
             add_dots(u, own[1], total[pairs])
             step += 1
             net.window(("step",), (step,))
+        memory.give(block)
 
     if side == 0:
         total += triples.derive("products").stream().words(len(total))

@@ -1,7 +1,8 @@
-"""Claim: the Gram matrix mod 2^64 of n updates takes about 3 to 5 times a float32 BLAS Gram.
+"""Claim: the Gram matrix mod 2^64 of n updates takes about three times a float32 BLAS Gram.
 
-That is on vectors of 256 bits (AVX2): a product mod 2^64 of four words takes two vector
-multiplications and two additions there, eight float32 products take one fused instruction.
+That is on vectors of 256 bits (AVX2): two products mod 2^64 of four words take two vector
+multiplications, four additions and a shuffle there (Winograd's identity), eight float32 products
+take one fused instruction.
 
 Both add up X X^T of the same shape over blocks of columns that are already in memory, in turn in
 one process and on one thread; the ratio is taken pair by pair. The float32 Gram in one piece,
