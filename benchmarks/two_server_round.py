@@ -56,8 +56,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         print("".join(f"{show(cells[-1]):>{width}}" for _, width, show in COLUMNS), flush=True)
     n, d = QUICK_BASELINE if arguments.quick else BASELINE
     return {
-        "claim": "n=100, d=10^6, all parties in one process on two cores: <= 2.5 GB a round, 5 s aimed "
-        "at; a Gram matrix 3 x float32 BLAS; pairwise triples send >= 20 x the bytes",
+        "claim": "n=100, d=10^6, all parties in one process on two cores: <= 2.5 GB a round, 5 s "
+        "aimed at; a Gram matrix 3 x float32 BLAS; pairwise triples send >= 20 x the bytes",
         "clock": arguments.clock,
         "cells": cells,
         "pairwise_triples": in_fresh_process("--clock", arguments.clock, "--pairwise", n, d),
@@ -137,8 +137,8 @@ each link against closed forms.
   matrix of the same shape on as many threads. Gram / BLAS divides by {GRAMS} of them, since S0, S1
   and D take one Gram matrix of words each. kernel / BLAS: one of words against one of float32, one
   thread each. numpy's own product of 64-bit words takes {numpy_ratio(largest):.0f} times ours.
-- The aim at n = 100, d = 10^6 was 5 s on two cores. It is missed here, with vectors of 256 bits (AVX2);
-  with 512 bits it was not measured.
+- The aim at n = 100, d = 10^6 was 5 s on two cores. It is missed here, with vectors of 256 bits
+  (AVX2); with 512 bits it was not measured.
 - plain rule: `ostraka.aggregate` on the same rows in the clear, float32.
 
 ## Where the time goes
