@@ -260,6 +260,11 @@ def _warnings(config: Config, rule: Rule, pre: tuple[PreAggregation, ...]) -> li
             f"the mean withstands no attacker, behind pre-aggregations neither; f = {f} only says "
             "how many refused updates end a round"
         )
+    if f == 0 and config.faults.byzantine is None:
+        found.append(
+            f"f = 0, a fifth of {n} workers: one worker that lies can bend the model as far as its "
+            "norm allows; add workers, or write [faults] byzantine, 0 if that is meant"
+        )
     if config.attackers > f:
         found.append(
             f"{config.attackers} attackers exceed the {f} that the rule is set to tolerate; "

@@ -319,6 +319,9 @@ def test_what_is_legal_but_unwise_is_told() -> None:
         "2 silent workers may end every round: 6 are then left, fewer than min_cohort = 7"
         in told(**{**silent, "rule": {"name": "geometric-median"}, "two_server": {"min_cohort": 7}})
     )
+    few = {"simulation": {"parties": 4}, "rule": {"name": "mean"}}
+    assert "one worker that lies can bend the model" in told(**few)
+    assert "lies" not in told(**few, faults={"byzantine": 0}), "as written"
     assert told() == ""
 
 
