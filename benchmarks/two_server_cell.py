@@ -28,6 +28,7 @@ from ostraka.protocols import (
     wrap_check,
 )
 from ostraka.rules import MultiKrum
+from ostraka.sharing import additive
 from ostraka.trust import two_server
 from ostraka.wire import Message
 
@@ -177,7 +178,8 @@ def timers(clock: Clock) -> Stopwatch:
     for module in (wrap_check, norm_check):
         watch.phase("comparison", *functions(module, "ostraka.protocols.compare"))
 
-    watch.kind("stream", (prg.Prg, "fill"), (prg.Prg, "words"))
+    streams = (prg.Prg, "fill"), (prg.Prg, "words"), (additive, "fill_rows")
+    watch.kind("stream", *streams)
     for module in (upload, public_model):
         watch.kind("hash", *functions(module, "ostraka.crypto.transcript"))
     watch.kind("encode message", (Message, "encode"))

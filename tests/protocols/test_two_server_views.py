@@ -118,6 +118,9 @@ class NoStream:
     def fill(self, out: Ring) -> None:
         out[:] = 0
 
+    def _fill(self, out: memoryview) -> None:
+        out[:] = bytes(len(out))
+
     def words(self, count: int) -> Ring:
         return np.zeros(count, np.uint64)
 

@@ -140,17 +140,21 @@ class FixedPoint:
         """Bits of a signed squared distance of two accepted vectors: at most 56 of the 64."""
         return (4 * self.norm_limit).bit_length() + 1
 
-    def encode(self, vector: npt.NDArray[Any]) -> Ring:
+    def encode(self, vector: npt.NDArray[Any], size: float | None = None) -> Ring:
         """What an honest party sends: float32 or float64 (d,) -> uint64 (d,), always accepted.
 
         Clipped to `bound` in float64, rounded to the nearest grid point and, where rounding
         leaves the integer vector too long, scaled down until `accepts` holds. Within the bound
         each coordinate is off by at most half a unit (and 2^-20 units next to the bound).
-        ValueError for another dtype or shape and for a coordinate that is not finite.
+        ``size``: the vector's norm by ``norm``, where it is known already. ValueError for another
+        dtype or shape and for a coordinate that is not finite.
         """
-        biggest = self._biggest(vector)
-        norm = math.sqrt(sum(_squares(part) for _, part in self._parts(vector, biggest)))
-        factor = min(1.0, self.bound / norm) if norm > 0 else 1.0
+        self._check_shape(vector)
+        length, biggest = norm(vector) if size is None else size, 0.0
+        if not length <= self.bound:
+            biggest = self._biggest(vector)
+            length = math.sqrt(sum(_squares(part) for _, part in self._parts(vector, biggest)))
+        factor = min(1.0, self.bound / length) if length > 0 else 1.0
         shrink = 2.0**-50
         words = np.empty(self.d, np.int64)
         while True:
@@ -182,13 +186,15 @@ class FixedPoint:
                     part = part / biggest * self.bound
             yield at, part
 
-    def _biggest(self, vector: npt.NDArray[Any]) -> float:
-        """The largest size of a coordinate; ValueError for what is no finite vector (d,)."""
+    def _check_shape(self, vector: npt.NDArray[Any]) -> None:
         if vector.dtype not in (np.float32, np.float64) or vector.shape != (self.d,):
             raise ValueError(
                 f"an update must be float32 or float64 ({self.d},), "
                 f"got {vector.dtype} {vector.shape}"
             )
+
+    def _biggest(self, vector: npt.NDArray[Any]) -> float:
+        """The largest size of a coordinate; ValueError for what is not finite."""
         biggest = max(float(vector.max()), -float(vector.min()))
         if not math.isfinite(biggest):  # the largest of anything and NaN is NaN
             raise ValueError("an update must be finite, and this one has a NaN or an infinity")
@@ -200,6 +206,7 @@ class FixedPoint:
         float32 or float64 (d,) -> uint64 (d,). ValueError for another dtype or shape, for a
         coordinate that is not finite, and when one times 2^frac_bits is 2^63 or more.
         """
+        self._check_shape(vector)
         biggest = self._biggest(vector)
         if biggest >= math.ldexp(1.0, 63 - self.frac_bits):
             raise ValueError(

@@ -18,7 +18,7 @@ from typing import Any, Protocol, Self, TypeVar
 import numpy as np
 
 from ostraka.algebra.ring import Ring, add_products
-from ostraka.crypto.prg import Key
+from ostraka.crypto.prg import Key, fill_rows
 
 _BLOCK_WORDS = 1 << 20  # 8 MiB: near the cache, and long enough that calls do not count
 T = TypeVar("T")
@@ -170,8 +170,7 @@ class Masks:
         streams = [seed.stream() for seed in self.seeds]
         for low, high in spans(self.n, self.d):
             block = memory.take(self.n, high - low)
-            for stream, place in zip(streams, block, strict=True):
-                stream.fill(place)
+            fill_rows(streams, block)
             yield low, high, block
 
     def only(self, rows: Sequence[int]) -> Masks:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from ostraka.crypto.prg import Prg
+from ostraka.crypto.prg import Prg, fill_rows
 
 KEY = bytes(range(32))
 
@@ -68,3 +68,23 @@ def test_the_key_shows_nowhere_and_no_copy_repeats_the_stream():
     for again in (copy.copy, copy.deepcopy, pickle.dumps):
         with pytest.raises(TypeError, match="neither copied nor stored"):
             again(prg)
+
+
+@pytest.mark.parametrize("width", [0, 1, 8191, 8192, 8193, 20_000])
+def test_rows_are_filled_as_one_by_one(width):
+    keys = [bytes([k]) * 32 for k in range(3)]
+    together, alone = (np.empty((3, 2 * width), np.uint64) for _ in range(2))
+    streams = [Prg(key) for key in keys]
+    for part in (slice(0, width), slice(width, 2 * width)):
+        block = np.empty((3, width), np.uint64)
+        fill_rows(streams, block)
+        together[:, part] = block
+    for key, row in zip(keys, alone, strict=True):
+        Prg(key).fill(row)
+    assert np.array_equal(together, alone)
+
+
+def test_rows_of_another_kind_are_refused():
+    for out in (np.empty((2, 4), np.int64), np.empty((3, 4), np.uint64), np.empty((4, 2)).T):
+        with pytest.raises(ValueError, match="2 rows of uint64 words"):
+            fill_rows([Prg(KEY), Prg(KEY)], out)

@@ -28,9 +28,10 @@ def encoded(plan: Plan, update: npt.NDArray[np.floating]) -> Ring:
 
     Not finite or longer than ``max_norm``, it is refused in every trust model.
     """
-    if not norm(update) <= plan.max_norm:
+    size = norm(update)
+    if not size <= plan.max_norm:
         return unusable(plan.fixed.d)
-    return plan.fixed.encode(update)
+    return plan.fixed.encode(update, size)
 
 
 async def worker(
