@@ -4,7 +4,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from ostraka.drivers.identity import Identity, create
 from ostraka.drivers.tcp import Peer, to_address
 from ostraka.drivers.tls import PinnedTls
-from tests.faults.host import EXPECTS, LOOPS, Host, Raw, descriptors
+from tests.faults.host import EXPECTS, LOOPS, QUICK, Host, Raw, descriptors
 from tests.unit.runtime.identity_maker import PEM, common, key_pem, public, secret, signed
 
 PARTY, OTHER, STRANGER = 1, 2, 9  # seeds of keys: b, who is pinned; c, pinned too; nobody's
@@ -119,6 +119,10 @@ CASES = {
 }  # fmt: skip
 
 
+PATIENT = replace(QUICK, quiet_s=20.0)
+"""A busy machine may stand still for a second, and no test here is about silence."""
+
+
 def kept(pem: bytes, path: Path) -> Path:
     path.touch(0o600)
     path.write_bytes(pem)
@@ -154,8 +158,10 @@ def town(loop: str, tmp_path: Path) -> Iterator[Town]:
     pins = {"b": public(PARTY), "c": c.public, "d": public(OTHER)}
     peers = {name: Peer(name, EXPECTS) for name in ("b", "c")}
     with (
-        Host("a", peers, security=PinnedTls(a, pins), loop=loop) as here,
-        Host("c", at(here.port), security=PinnedTls(c, {"a": a.public}), loop=loop) as there,
+        Host("a", peers, security=PinnedTls(a, pins), loop=loop, times=PATIENT) as here,
+        Host(
+            "c", at(here.port), security=PinnedTls(c, {"a": a.public}), loop=loop, times=PATIENT
+        ) as there,
     ):
         here.wait(lambda: "c" in here.transport.connected)
         made = Town(here, there, a)
