@@ -338,11 +338,11 @@ class Streams:
         """Look over the shoulder of every key."""
         stream = Key.stream
 
-        def watched(key: Key, start: int = 0) -> Prg:
+        def watched(key: Key) -> Prg:
             opened = [turn_of(sent) for sent in self.world.sent if sent.kind == "Open"]
             if opened:
                 self.seen.setdefault(opened[-1], set()).add(key.reveal())
-            return stream(key, start)
+            return stream(key)
 
         patch.setattr(Key, "stream", watched)
 

@@ -112,7 +112,7 @@ class NoStream:
 
     def __init__(self, *_: object) -> None: ...
 
-    def stream(self, start: int = 0) -> "NoStream":
+    def stream(self) -> "NoStream":
         return self
 
     def fill(self, out: Ring) -> None:

@@ -25,17 +25,14 @@ class Prg:
     Block k is AES-256 of k as a big-endian 128-bit number. Every call goes on where the last one
     ended. Whoever has the key has the stream, so it shows nowhere, and copying and pickling are
     refused. A process that forks must not use one stream on both sides. Raises ValueError for a
-    key of another length. ``start``: the 8-byte word, of even number, where reading begins.
+    key of another length.
     """
 
     __slots__ = ("_stream",)
 
-    def __init__(self, key: bytes, start: int = 0) -> None:
+    def __init__(self, key: bytes) -> None:
         _check_key(key)
-        if start < 0 or start % 2:
-            raise ValueError(f"a stream begins at an even word >= 0, got {start}")
-        block = (start // 2).to_bytes(16, "big")
-        self._stream = Cipher(algorithms.AES(key), modes.CTR(block)).encryptor()
+        self._stream = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
 
     def __repr__(self) -> str:
         return "Prg(secret)"
@@ -129,9 +126,9 @@ class Key:
             message += len(piece).to_bytes(8, "little") + piece
         return Key(hmac.digest(self._secret, bytes(message), hashlib.sha256))
 
-    def stream(self, start: int = 0) -> Prg:
-        """This key's stream of words, from the word of number ``start`` (even) on."""
-        return Prg(self._secret, start)
+    def stream(self) -> Prg:
+        """This key's stream of words, from its beginning."""
+        return Prg(self._secret)
 
     def reveal(self) -> bytes:
         """The secret itself, to be sent to the party that shares it."""
