@@ -26,7 +26,7 @@ SCALED_BITS = 26
 """bound * 2^frac_bits is at most 2^26: the proof of the wraparound check needs T <= 2^29."""
 PROJECTION_BITS = SCALED_BITS + 3
 COORDINATES_MAX = 1 << 32
-_PART = 1 << 15
+_PART = 1 << 16
 _LIMB_BITS = 22
 _LIMB_RUN = 1 << 19
 """So many squares of 22-bit limbs are below 2^63 together."""
@@ -153,16 +153,14 @@ class FixedPoint:
         length, biggest = norm(vector) if size is None else size, 0.0
         if not length <= self.bound:
             biggest = self._biggest(vector)
-            length = math.sqrt(sum(_squares(part) for _, part in self._parts(vector, biggest)))
+            parts = (part for _, part in self._parts(vector, biggest))
+            length = math.sqrt(sum(_squares(part.astype(np.float64, copy=False)) for part in parts))
         factor = min(1.0, self.bound / length) if length > 0 else 1.0
         shrink = 2.0**-50
         words = np.empty(self.d, np.int64)
         while True:
-            squares = 0.0
-            for at, part in self._parts(vector, biggest):
-                grid = _on_grid(part, math.ldexp(factor, self.frac_bits))
-                words[at : at + len(grid)] = grid
-                squares += _squares(grid)
+            scale = math.ldexp(factor, self.frac_bits)
+            squares = _round(self._parts(vector, biggest), scale, words)
             # A sum of up to 2^32 squares in float64 is off by less than a part in 2^20; where that
             # leaves no doubt the exact sum, which takes longer than all the rest, is not needed.
             if squares <= self.norm_limit * (1 - 2.0**-20):
@@ -173,14 +171,30 @@ class FixedPoint:
             factor *= math.sqrt(self.norm_limit / total) * (1 - shrink)
             shrink = min(1.0, 4 * shrink)
 
+    def encode_short(self, vector: npt.NDArray[Any]) -> Ring | None:
+        """What ``encode`` gives, where the vector is clearly within the bound; otherwise None.
+
+        Also where it is not finite. One pass in place of two. ValueError for another dtype or
+        shape.
+        """
+        self._check_shape(vector)
+        # Rounding moves the norm by at most sqrt(d) / 2, and the sum is off by less than 2^-20.
+        longest = math.ldexp(self.bound, self.frac_bits) - math.sqrt(self.d) / 2
+        words = np.empty(self.d, np.int64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            squares = _round(self._parts(vector, 0.0), math.ldexp(1.0, self.frac_bits), words)
+        short = longest > 0 and squares <= longest * longest * (1 - 2.0**-20)
+        return words.view(np.uint64) if short else None
+
     def _parts(self, vector: npt.NDArray[Any], biggest: float) -> Iterator[tuple[int, Float]]:
-        """(first coordinate, some coordinates in float64), none above the bound by much.
+        """(first coordinate, some coordinates), none above the bound by much where one was.
 
         A part at a time, so that all steps on it find it in the cache.
         """
         for at in range(0, self.d, _PART):
-            part = vector[at : at + _PART].astype(np.float64, copy=False)
+            part = vector[at : at + _PART]
             if biggest > self.bound:
+                part = part.astype(np.float64, copy=False)
                 # In two steps: a quotient of the two numbers may be too small to be a float.
                 with np.errstate(under="ignore"):
                     part = part / biggest * self.bound
@@ -278,6 +292,22 @@ def _dot(a: Ring, b: Ring) -> int:
 def _squares(values: Float) -> float:
     """Their sum of squares. Not BLAS: its sum depends on the number of threads."""
     return float(np.einsum("i,i->", values, values))
+
+
+def _round(
+    parts: Iterator[tuple[int, npt.NDArray[Any]]], scale: float, words: npt.NDArray[np.int64]
+) -> float:
+    """Write the parts times the scale, rounded, to the words; gives their sum of squares."""
+    squares, memory = 0.0, np.empty(min(_PART, len(words)))
+    for at, part in parts:
+        grid = memory[: len(part)]
+        grid[:] = part
+        with np.errstate(under="ignore"):
+            grid *= scale
+        np.rint(grid, out=grid)
+        words[at : at + len(grid)] = grid
+        squares += _squares(grid)
+    return squares
 
 
 def _on_grid(values: Float, scale: float) -> Float:

@@ -16,21 +16,30 @@ import numpy as np
 import numpy.typing as npt
 
 Ring = npt.NDArray[np.uint64]
-Signs = npt.NDArray[np.int8]
 
-SIGNS_PER_WORD = 32
+SIGNS_PER_WORD = 24
 
 
-def add_gram(block: Ring, out: Ring) -> None:
+def add_gram(block: Ring, out: Ring, minus: Ring | None = None, shift: int = 0) -> None:
     """Add block @ block.T mod 2^64 to out (n, n); block (n, w). Both triangles are added.
 
-    ValueError for another dtype, shape or memory order, or when out is part of the block.
+    With ``minus`` (n, w), the rows are those of 2^shift block - minus, which are never stored
+    whole. ValueError for another dtype, shape or memory order, for a shift without ``minus`` or
+    beyond 0 to 63, or when out is part of what is read.
     """
-    n, _ = _matrix("block", block)
-    _target(out, (n, n), block)
+    n, w = _matrix("block", block)
+    other = block[:0]
+    if minus is not None:
+        other = minus
+        _matrix("minus", minus, columns=w)
+        if len(minus) != n:
+            raise ValueError(f"block and minus must have as many rows, got {n} and {len(minus)}")
+    if not 0 <= shift < (64 if minus is not None else 1):
+        raise ValueError(f"shift must be 0 to 63, and 0 without minus, got {shift}")
+    _target(out, (n, n), block, other)
     from ostraka.algebra.kernels import ring
 
-    upper = ring.gram(block)[:n, :n]
+    upper = ring.gram(block, other, shift)[:n, :n]
     out += np.triu(upper)
     out += np.triu(upper, 1).T
 
@@ -70,20 +79,26 @@ def add_dots(a: Ring, b: Ring, out: Ring) -> None:
     ring.dots(a, b, out)
 
 
-def add_signed(block: Ring, signs: Signs, out: Ring) -> None:
-    """Add block @ signs.T mod 2^64 to out (n, K); block (n, w), signs (K, w) in {-1, 0, 1}.
+def sign_words(width: int) -> int:
+    """The random words that stand for `width` signs: 24 signs a word, rounded up."""
+    return -(-width // SIGNS_PER_WORD)
 
-    ValueError for another dtype, shape or memory order, for a sign that is none of the three, or
-    when out is part of the block.
+
+def add_signed(block: Ring, words: Ring, out: Ring) -> None:
+    """Add the products of rows with vectors of signs that words stand for, mod 2^64, to out (n, K).
+
+    block (n, w), words (K, sign_words(w)). Each byte is three signs, the lowest byte and its lowest
+    bits first: bit 0 minus bit 1, bit 2 minus bit 3, bit 4 minus bit 5. Bits 6 and 7 and what goes
+    beyond w count for nothing. Of uniform words the signs are -1, 0, 1 with probability 1/4, 1/2,
+    1/4, each by itself. ValueError for another dtype, shape or memory order, or when out is part of
+    the block or the words.
     """
     n, w = _matrix("block", block)
-    count, _ = _matrix("signs", signs, np.int8, columns=w)
-    _target(out, (n, count), block)
-    if signs.size and not -1 <= signs.min() <= signs.max() <= 1:
-        raise ValueError("signs must be -1, 0 or 1")
+    count, _ = _matrix("words", words, columns=sign_words(w))
+    _target(out, (n, count), block, words)
     from ostraka.algebra.kernels import ring
 
-    out += ring.signed(block, signs)
+    out += ring.signed(block, words)
 
 
 def add_weighted(weights: Ring | npt.NDArray[np.int64], block: Ring, out: Ring) -> None:
@@ -100,43 +115,6 @@ def add_weighted(weights: Ring | npt.NDArray[np.int64], block: Ring, out: Ring) 
     from ostraka.algebra.kernels import ring
 
     ring.weighted(np.ascontiguousarray(weights).view(np.uint64), block, out)
-
-
-def ternary_words(width: int) -> int:
-    """The random words that one row of `width` signs takes: 32 signs a word, rounded up."""
-    return -(-width // SIGNS_PER_WORD)
-
-
-def ternary(words: Ring, out: Signs) -> None:
-    """Fill out (K, w) with signs from uniform words: -1, 0, 1 with probability 1/4, 1/2, 1/4.
-
-    words (K * ternary_words(w),): every row starts with a fresh word, and entry j of a row is bit
-    2j minus bit 2j + 1 of the row's stream, each word's lowest bit first. The bits left in a row's
-    last word are dropped. ValueError for another dtype, shape or memory order.
-    """
-    count, width = _matrix("out", out, np.int8)
-    need = count * ternary_words(width)
-    if words.dtype != np.uint64 or words.shape != (need,):
-        raise ValueError(
-            f"{count} rows of {width} signs take words uint64 ({need},), got {_described(words)}"
-        )
-    if not out.flags.writeable:
-        raise ValueError("out must be writeable")
-    if not out.size:
-        return
-    octets = words.astype("<u8", copy=False).view(np.uint8).reshape(count, -1)
-    for row, of in zip(out, octets, strict=True):
-        row[:] = _FOUR_SIGNS[of].view(np.int8)[:width]
-
-
-def _four_signs() -> npt.NDArray[np.uint32]:
-    """The four signs of every byte, packed as their four bytes of memory."""
-    bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
-    signs = bits[:, 0::2].astype(np.int8) - bits[:, 1::2].astype(np.int8)
-    return np.ascontiguousarray(signs).view(np.uint32).reshape(256)
-
-
-_FOUR_SIGNS = _four_signs()
 
 
 def _described(array: npt.NDArray[Any]) -> str:

@@ -2,11 +2,11 @@
 
 Source: goes beyond the pairwise products of He, Karimireddy and Jaggi 2020, section 3.3, which cost
 n (n - 1) d words each way. Here X = X0 + Y; server 0 and the dealer have the seeds of X0, server 1
-has Y. With B from a key of server 1 and the dealer, server 1 sends F = Y - B, and the parallelogram
+has Y. With B from a key of server 1 and the dealer, server 1 sends F = B - Y, and the parallelogram
 law on X and P = X0 - B gives each party one symmetric product of what it knows:
 
-    server 0:  (X + P)(X + P)^T + R        X + P = 2 X0 + F
-    server 1:  (X - P)(X - P)^T + words    X - P = Y + B
+    server 0:  (X + P)(X + P)^T + R        X + P = 2 X0 - F
+    server 1:  (X - P)(X - P)^T + words    X - P = 2 B - F
     dealer:    words = -2 P P^T - R        to server 1
                  sum = 2 X X^T
 
@@ -23,7 +23,7 @@ Rules that need no cross terms have the diagonal alone: ``full`` is then False a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Annotated
@@ -33,7 +33,7 @@ import numpy as np
 from ostraka.algebra.ring import Ring, add_gram, add_squares
 from ostraka.crypto.prg import Key
 from ostraka.net import Net
-from ostraka.sharing.additive import Masks, Memory, Rows, Shares, spans, total
+from ostraka.sharing.additive import Block, Masks, Memory, Rows, Shares, spans, total
 from ostraka.wire import Array, Bool, Message, Tensor
 
 BATCH = 8
@@ -72,13 +72,9 @@ async def gram_0(
     memory = Memory()
     made = masks.blocks(memory)
 
-    def sums(arrived: list[Ring]) -> Iterator[Ring]:
-        """2 X0 + F of each block."""
-        for f, (_, _, x) in zip(arrived, made, strict=False):  # more are to come
-            for row, masked in zip(x, f, strict=True):  # row by row: they stay in the cache
-                row += row
-                row += masked
-            yield x
+    def work(both: tuple[Ring, Ring]) -> Ring:
+        x, f = both
+        return _own_products(x, f, 1, full, memory)
 
     for batch in _batches(masks):
         arrived = []
@@ -86,7 +82,8 @@ async def gram_0(
             form = MaskedBlock.form(n=masks.n, w=width)
             at = net.sub(BLOCK[0], number)
             arrived.append((await at.recv(form, server_1, timeout_s=timeout_s)).words)
-        share += _own_products(masks, memory, sums(arrived), full)
+        drawn = (x for _, _, x in islice(made, len(batch)))
+        share += total(masks.map(work, zip(drawn, arrived, strict=True)), share.shape)
         last = batch[-1][0]
         net.sub(BLOCK[0], last).send(server_1, Taken(True))
         net.window(BLOCK, (last + 1,))
@@ -109,20 +106,19 @@ async def gram_1(
     made = mask.blocks(memory)
     waiting: list[int] = []
 
-    def sums(batch: list[tuple[int, int]]) -> Iterator[Ring]:
-        """Y + B of each block, once F = Y - B is on its way."""
-        for (number, _), (low, high, b) in zip(batch, made, strict=False):
-            f = memory.take(*b.shape)
-            for row, masking, masked in zip(shares.rows, b, f, strict=True):
-                y = row[low:high]
-                np.subtract(y, masking, out=masked)
-                masking += y
-            net.sub(BLOCK[0], number).send(server_0, MaskedBlock(f))
-            memory.give(f)
-            yield b
+    def work(at: Block) -> tuple[Ring, Ring]:
+        low, high, b = at
+        f = memory.take(*b.shape)
+        for row, masking, masked in zip(shares.rows, b, f, strict=True):
+            np.subtract(masking, row[low:high], out=masked)
+        return f, _own_products(b, f, 1, full, memory)
 
     for batch in _batches(shares):
-        share += _own_products(shares, memory, sums(batch), full)
+        blocks = islice(made, len(batch))
+        for (number, _), (f, own) in zip(batch, shares.map(work, blocks), strict=True):
+            net.sub(BLOCK[0], number).send(server_0, MaskedBlock(f))
+            memory.give(f)
+            share += own
         waiting.append(batch[-1][0])
         if len(waiting) > AHEAD:
             await _taken(net, server_0, waiting.pop(0), timeout_s)
@@ -139,14 +135,14 @@ def gram_dealer(
     """The dealer's part: -2 P P^T from both streams, minus R, to server 1."""
     memory = Memory()
 
-    def differences() -> Iterator[Ring]:
-        for (_, _, x), (_, _, b) in zip(masks.blocks(memory), mask.blocks(memory), strict=True):
-            for row, masking in zip(x, b, strict=True):
-                row -= masking
-            memory.give(b)
-            yield x
+    def work(both: tuple[Block, Block]) -> Ring:
+        (_, _, x), (_, _, b) = both
+        own = _own_products(x, b, 0, full, memory)
+        memory.give(b)
+        return own
 
-    own = _own_products(masks, memory, differences(), full)
+    blocks = zip(masks.blocks(memory), mask.blocks(memory), strict=True)
+    own = total(masks.map(work, blocks), _empty(masks.n, full).shape)
     words = np.negative(_pack(own + own, full)) - _blinding(blinding, masks.n, full)
     net.send(server_1, CrossTerms(words))
 
@@ -168,19 +164,20 @@ def _empty(n: int, full: bool) -> Ring:
     return np.zeros((n, n) if full else n, np.uint64)
 
 
-def _own_products(rows: Rows, memory: Memory, blocks: Iterable[Ring], full: bool) -> Ring:
-    """The products of rows with one another, or of each with itself, over blocks of columns."""
+def _own_products(a: Ring, b: Ring, shift: int, full: bool, memory: Memory) -> Ring:
+    """The products of the rows of 2^shift a - b with one another, or of each with itself.
 
-    def work(block: Ring) -> Ring:
-        own = _empty(rows.n, full)
-        if full:
-            add_gram(block, own)
-        else:
-            add_squares(block, own)
-        memory.give(block)
-        return own
-
-    return total(rows.map(work, blocks), _empty(rows.n, full).shape)
+    The block ``a`` is given back to the memory.
+    """
+    own = _empty(len(a), full)
+    if full:
+        add_gram(a, own, b, shift)
+    else:
+        a <<= np.uint64(shift)
+        a -= b
+        add_squares(a, own)
+    memory.give(a)
+    return own
 
 
 def _count(n: int, full: bool) -> int:

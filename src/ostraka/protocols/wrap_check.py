@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from ostraka.algebra.ring import Ring, Signs, add_signed, ternary, ternary_words
+from ostraka.algebra.ring import Ring, add_signed, sign_words
 from ostraka.crypto.prg import Key
 from ostraka.net import Net
 from ostraka.protocols.coin import toss
@@ -75,14 +75,13 @@ def project(rows: Rows, coin: Key, k: int) -> Ring:
 
     memory = Memory()
 
-    def drawn() -> Iterator[tuple[Ring, Signs]]:
+    def drawn() -> Iterator[tuple[Ring, Ring]]:
         for low, high, block in rows.blocks(memory):
-            words = coin.derive("projections", low).stream().words(k * ternary_words(high - low))
-            signs = np.empty((k, high - low), np.int8)
-            ternary(words, signs)
+            signs = np.empty((k, sign_words(high - low)), np.uint64)
+            coin.derive("projections", low).stream().fill(signs)
             yield block, signs
 
-    def work(both: tuple[Ring, Signs]) -> Ring:
+    def work(both: tuple[Ring, Ring]) -> Ring:
         part = np.zeros((rows.n, k), np.uint64)
         add_signed(*both, part)
         memory.give(both[0])

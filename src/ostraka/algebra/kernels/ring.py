@@ -35,20 +35,22 @@ from ostraka.algebra.kernels.vectors import (
     add_entries,
     add_tile,
     fill_table,
+    turn_columns,
 )
 
 Array = npt.NDArray[Any]
 
-STRIP = 256
-"""Columns of a strip of words: 100 rows are 200 KiB, and a cache of 512 KiB holds two strips."""
+STRIP = 512
+"""Columns of a strip of words: 100 rows are 400 KiB, within a second-level cache of 512 KiB."""
 VECTOR = 16
 """A strip's width is filled up to a multiple of this many words, and its rows lie so much more
 apart."""
-PIECE = 1 << 12
+LINE = GROUP * TABLES
+"""Columns whose signs are one word."""
+TURNED = 4 * LINE
+"""Columns that are turned at a time, so that rows stand side by side."""
+PIECE = 40 * TURNED
 """Columns whose places in the tables are found together."""
-TURNED = 96
-"""Columns that are turned at a time, so that rows stand side by side: a multiple of
-GROUP * TABLES."""
 
 
 def _readable(dtype: Any, axes: int) -> Any:
@@ -58,7 +60,6 @@ def _readable(dtype: Any, axes: int) -> Any:
 
 _MATRIX = _readable(types.uint64, 2)
 _VECTOR = _readable(types.uint64, 1)
-_SIGNS = _readable(types.int8, 2)
 _SUMS = types.Array(types.uint64, 1, "C")
 
 
@@ -77,6 +78,15 @@ def _pack(source: Array, low: int, high: int, strip: Array) -> None:
         row, target = source[i], strip[i]
         for k in range(width):
             target[k] = row[low + k]
+
+
+@inlined
+def _subtract(source: Array, low: int, high: int, shift: int, strip: Array) -> None:
+    """Make of words x in the strip 2^shift x minus the source's words of these columns."""
+    for i in range(source.shape[0]):
+        row, target = source[i], strip[i]
+        for k in range(high - low):
+            target[k] = (target[k] << np.uint64(shift)) - row[low + k]
 
 
 @inlined
@@ -99,7 +109,8 @@ def _add_strip(a: Array, b: Array, half: int, symmetric: bool, out: Array) -> No
 
 
 @inlined
-def _products(a: Array, b: Array, symmetric: bool) -> Array:
+def _products(a: Array, b: Array, symmetric: bool, shift: int) -> Array:
+    """The products of the rows of a and b; if symmetric, those of 2^shift a - b with itself."""
     n = _filled(a.shape[0], TILE)
     m = n if symmetric else b.shape[0]
     left = np.empty((n, STRIP + VECTOR), np.uint64)
@@ -109,6 +120,8 @@ def _products(a: Array, b: Array, symmetric: bool) -> Array:
         high = min(low + STRIP, a.shape[1])
         half = _filled(high - low, VECTOR) // 2
         _pack(a, low, high, left)
+        if symmetric:
+            _subtract(b, low, high, shift, left)
         _crossed(left, half, lefts)
         if not symmetric:
             _pack(b, low, high, right)
@@ -125,70 +138,71 @@ def _products(a: Array, b: Array, symmetric: bool) -> Array:
 @kernel(_MATRIX, _MATRIX)
 def products(a: Array, b: Array) -> Array:
     """The products of the rows of a (n, w) and b (m, w), mod 2^64, zeros below and beside them."""
-    return _products(a, b, False)
+    return _products(a, b, False, 0)
 
 
-@kernel(_MATRIX)
-def gram(a: Array) -> Array:
-    """The products of the rows of a with one another; only the entries with j >= i are right."""
-    return _products(a, a, True)
+@kernel(_MATRIX, _MATRIX, types.int64)
+def gram(a: Array, b: Array, shift: int) -> Array:
+    """The products of the rows of 2^shift a - b with one another, b (n, w) or of no rows.
 
-
-@inlined
-def _indices(signs: Array, low: int, high: int, index: Array) -> None:
-    """Write for each vector of signs where the entries of its groups of three columns stand.
-
-    The last line may reach beyond the columns: what is missing counts as zeros.
+    Only the entries with j >= i are right.
     """
-    columns = GROUP * TABLES
-    last = np.zeros(columns, np.int8)
-    for k in range(signs.shape[0]):
-        for line in range(_filled(high - low, columns) // columns):
-            first = low + columns * line
-            row = signs[k, first : first + columns]
-            if first + columns > high:
-                last[:] = 0
-                last[: high - first] = signs[k, first:high]
-                row = last
-            places = index[line, k]
-            for t in range(TABLES):
-                x, y, z = row[GROUP * t], row[GROUP * t + 1], row[GROUP * t + 2]
-                places[t] = LANES * (ENTRIES * t + ENTRIES // 2 + 9 * x + 3 * y + z)
+    return _products(a, b, True, shift)
 
 
 @inlined
-def _turn_rows(block: Array, first: int, low: int, high: int, turned: Array) -> None:
-    """Write rows of the block as columns side by side, zeros for what the block does not have."""
-    turned[:] = 0
-    for i in range(min(LANES, block.shape[0] - first)):
-        row = block[first + i]
-        for k in range(high - low):
-            turned[k, i] = row[low + k]
+def _places(words: Array, first: int, lines: int, places: Array) -> None:
+    """Write for some words of all vectors of signs where their eight entries stand, a byte each.
+
+    A byte's bits 0 to 5 are a, b, c, d, e, f and its signs a - b, c - d, e - f: entry
+    9 (a - b) + 3 (c - d) + e - f + 13 of a table, which is 9 (a + !b) + 3 (c + !d) + e + !f.
+    """
+    ones = np.uint64(0x0101010101010101)
+    for v in range(words.shape[0]):
+        row = words[v]
+        for k in range(lines):
+            word = row[first + k]
+            rest = ~word
+            x = (word & ones) + (rest >> np.uint64(1) & ones)
+            y = (word >> np.uint64(2) & ones) + (rest >> np.uint64(3) & ones)
+            z = (word >> np.uint64(4) & ones) + (rest >> np.uint64(5) & ones)
+            places[k, v] = x * np.uint64(9) + y * np.uint64(3) + z
 
 
-@kernel(_MATRIX, _SIGNS)
-def signed(block: Array, signs: Array) -> Array:
-    """The products (n, K) of words (n, w) with signs (K, w), mod 2^64."""
-    n, count, w = block.shape[0], signs.shape[0], block.shape[1]
+@inlined
+def _turn(block: Array, first: int, low: int, high: int, turned: Array) -> None:
+    """Write LANES rows of the block as columns side by side, zeros for what it does not have."""
+    if high - low < TURNED or block.shape[0] - first < LANES:
+        turned[:] = 0
+        for i in range(min(LANES, block.shape[0] - first)):
+            for k in range(high - low):
+                turned[k, i] = block[first + i, low + k]
+    else:
+        for k in range(0, TURNED, 4):
+            turn_columns(turned, k, block, first, low + k)
+
+
+@kernel(_MATRIX, _MATRIX)
+def signed(block: Array, words: Array) -> Array:
+    """The products (n, K) of words (n, w) with the signs of words (K, lines), mod 2^64."""
+    n, count, w = block.shape[0], words.shape[0], block.shape[1]
     out = np.zeros((n, count), np.uint64)
-    index = np.empty((_filled(min(w, PIECE), TURNED) // (GROUP * TABLES), count, TABLES), np.uint16)
+    places = np.empty((_filled(min(w, PIECE), LINE) // LINE, count), np.uint64)
     turned = np.empty((TURNED, LANES), np.uint64)
     tables = np.empty((TABLES * ENTRIES, LANES), np.uint64)
     sums = np.empty((count, LANES), np.uint64)
     for low in range(0, w, PIECE):
         high = min(low + PIECE, w)
-        _indices(signs, low, high, index)
+        _places(words, low // LINE, _filled(high - low, LINE) // LINE, places)
         for first in range(0, n, LANES):
             sums[:] = 0
             for k in range(low, high, TURNED):
                 end = min(k + TURNED, high)
-                _turn_rows(block, first, k, end, turned)
-                for at in range(0, end - k, GROUP * TABLES):
+                _turn(block, first, k, end, turned)
+                for at in range(0, end - k, LINE):
                     for t in range(TABLES):
                         fill_table(tables, ENTRIES * t, turned, at + GROUP * t)
-                    line = (k + at - low) // (GROUP * TABLES)
-                    for v in range(count):
-                        add_entries(sums, v, tables, index, line)
+                    add_entries(sums, tables, places, (k + at - low) // LINE)
             for i in range(first, min(first + LANES, n)):
                 for v in range(count):
                     out[i, v] += sums[v, i - first]

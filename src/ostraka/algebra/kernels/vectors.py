@@ -21,7 +21,7 @@ GROUP = 3
 ENTRIES = 27
 """Entries of one table: entry 9 p + 3 q + r holds (p - 1) x + (q - 1) y + (r - 1) z."""
 TABLES = 8
-"""Tables that are read together: TABLES * ENTRIES * LANES words, 14 KiB."""
+"""Tables that are read together, one for each byte of a word: 14 KiB."""
 TILE = 4
 """Rows of a tile of products: two sums of each, 16 vector registers."""
 
@@ -30,6 +30,7 @@ _WORD = ir.IntType(64)
 _WORDS = ir.VectorType(_WORD, LANES)
 _QUAD = ir.VectorType(_WORD, 4)
 _INDEX = ir.IntType(32)
+_CHOICE = ir.VectorType(_INDEX, 4)
 _HALVES = ir.VectorType(_INDEX, 8)
 _LOW = ir.Constant(_QUAD, [0xFFFFFFFF] * 4)
 
@@ -37,6 +38,34 @@ _LOW = ir.Constant(_QUAD, [0xFFFFFFFF] * 4)
 def _row(builder: Any, array: Any, at: Any) -> Any:
     start = builder.gep(array.data, [builder.mul(at, _WORD(LANES))])
     return builder.bitcast(start, _WORDS.as_pointer())
+
+
+def _emit_turn(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    turned, block = (_array_of(signature.args[at])(context, builder, args[at]) for at in (0, 2))
+    targets = [_start(builder, turned, builder.add(args[1], _WORD(k))) for k in range(4)]
+    for four in range(0, LANES, 4):
+        rows = [_start(builder, block, builder.add(args[3], _WORD(four + r))) for r in range(4)]
+        a, b, c, d = (_quad(builder, row, args[4]) for row in rows)
+        pairs = [(_chosen(builder, x, y, low) for low in _PAIRED) for x, y in ((a, b), (c, d))]
+        near, far = zip(*pairs, strict=True)
+        columns = [_chosen(builder, *both, half) for half in _HALVED for both in (near, far)]
+        for target, column in zip(targets, columns, strict=True):
+            start = builder.gep(target, [_WORD(four)])
+            builder.store(column, builder.bitcast(start, _QUAD.as_pointer()), align=8)
+    return context.get_dummy_value()
+
+
+_PAIRED = (0, 4, 2, 6), (1, 5, 3, 7)
+_HALVED = (0, 1, 4, 5), (2, 3, 6, 7)
+
+
+def _chosen(builder: Any, x: Any, y: Any, places: Any) -> Any:
+    return builder.shuffle_vector(x, y, ir.Constant(_CHOICE, places))
+
+
+def _turn_columns(typing: Any, turned: Any, column: Any, block: Any, row: Any, at: Any) -> Any:
+    """turned[column + k] = block[row : row + LANES, at + k] for k < 4."""
+    return types.void(turned, column, block, row, at), _emit_turn
 
 
 def _emit_fill(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -62,25 +91,38 @@ def _fill_table(typing: Any, tables: Any, first: Any, turned: Any, column: Any) 
 
 
 def _emit_add(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-    sums, tables, index = (
-        _array_of(signature.args[at])(context, builder, args[at]) for at in (0, 2, 3)
+    sums, tables, places = (
+        _array_of(signature.args[at])(context, builder, args[at]) for at in (0, 1, 2)
     )
-    vector = args[1]
+    count = builder.extract_value(sums.shape, 0)
+    line = builder.gep(places.data, [builder.mul(args[3], count)])
+    before = builder.block
+    loop, after = builder.append_basic_block("loop"), builder.append_basic_block("after")
+    builder.cbranch(builder.icmp_signed("<", _WORD(0), count), loop, after)
+
+    builder.position_at_end(loop)
+    vector = builder.phi(_WORD)
     target = _row(builder, sums, vector)
     total = builder.load(target, align=8)
-    line = builder.mul(args[4], builder.extract_value(index.shape, 1))
-    places = builder.gep(index.data, [builder.mul(builder.add(line, vector), _WORD(TABLES))])
+    word = builder.load(builder.gep(line, [vector]))
     for t in range(TABLES):
-        place = builder.zext(builder.load(builder.gep(places, [_WORD(t)])), _WORD)
-        entry = builder.bitcast(builder.gep(tables.data, [place]), _WORDS.as_pointer())
-        total = builder.add(total, builder.load(entry, align=8))
+        entry = builder.and_(builder.lshr(word, _WORD(8 * t)), _WORD(0xFF))
+        place = _row(builder, tables, builder.add(entry, _WORD(ENTRIES * t)))
+        total = builder.add(total, builder.load(place, align=8))
     builder.store(total, target, align=8)
+    following = builder.add(vector, _WORD(1))
+    vector.add_incoming(_WORD(0), before)
+    vector.add_incoming(following, loop)
+    builder.cbranch(builder.icmp_signed("<", following, count), loop, after)
+
+    builder.position_at_end(after)
     return context.get_dummy_value()
 
 
-def _add_entries(typing: Any, sums: Any, vector: Any, tables: Any, index: Any, line: Any) -> Any:
-    """sums[vector] += the sum over t of the LANES words of tables from index[line, vector, t]."""
-    return types.void(sums, vector, tables, index, line), _emit_add
+def _add_entries(typing: Any, sums: Any, tables: Any, places: Any, line: Any) -> Any:
+    """Add to sums (K, LANES) of every vector the sum of its entries of all tables, LANES words
+    each, the entry's number in table t being byte t of places[line, vector]."""
+    return types.void(sums, tables, places, line), _emit_add
 
 
 # --- products -------------------------------------------------------------------------------
@@ -152,6 +194,7 @@ def _add_tile(typing: Any, a: Any, i: Any, b: Any, j: Any, half: Any, out: Any) 
     return types.void(a, i, b, j, half, out), _emit_tile
 
 
+turn_columns: Any = intrinsic(_turn_columns)
 fill_table: Any = intrinsic(_fill_table)
 add_entries: Any = intrinsic(_add_entries)
 add_tile: Any = intrinsic(_add_tile)

@@ -28,6 +28,10 @@ def encoded(plan: Plan, update: npt.NDArray[np.floating]) -> Ring:
 
     Not finite or longer than ``max_norm``, it is refused in every trust model.
     """
+    if plan.fixed.bound <= plan.max_norm:
+        words = plan.fixed.encode_short(update)
+        if words is not None:
+            return words
     size = norm(update)
     if not size <= plan.max_norm:
         return unusable(plan.fixed.d)
