@@ -58,7 +58,8 @@ async def server(net: Net, side: int, rows: Rows, triples: Key) -> np.ndarray | 
     peer, stream = f"server-{1 - side}", triples.stream()
     total = np.zeros(rows.n * (rows.n - 1) // 2, np.uint64)
     step, memory = 0, Memory()
-    for low, high, block in rows.blocks(memory):
+    for low, high, words in rows.blocks(memory):
+        block = words()
         for i, pairs in later_rows(rows.n):
             u, v = take(stream, (2, rows.n - 1 - i, high - low))
             difference = block[i] - block[i + 1 :]

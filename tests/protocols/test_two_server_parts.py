@@ -7,6 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ostraka.algebra.fixed import unusable
+from ostraka.algebra.ring import Ring
 from ostraka.crypto.prg import Key
 from ostraka.crypto.sign import signer_from, verifies
 from ostraka.net import Abort
@@ -18,6 +20,7 @@ from ostraka.sharing.additive import Masks, Memory, Shares, block_width, hide, l
 from ostraka.trust.two_server.decide import Standing, check_weights
 from ostraka.trust.two_server.plan import Plan, State0
 from ostraka.trust.two_server.resume import committed
+from ostraka.trust.two_server.worker import encoded
 from tests.protocols.two_server_world import (
     DEALER,
     S0,
@@ -107,6 +110,16 @@ def test_a_max_norm_below_the_noise_is_refused_at_the_start() -> None:
     make_plan(5, 10_000, MultiKrum(f=1), f=1, fixed=noisy, max_norm=56.0)
 
 
+def test_max_norm_holds_below_the_clip_too() -> None:
+    """Longer updates are refused in every trust model, not clipped in one of them."""
+    fixed = fixed_point(1000, clip=4.0)
+    one = np.zeros(1000, np.float32)
+    for size, max_norm, refused in ((1.01, 1.0, True), (0.99, 1.0, False), (1.01, 4.0, False)):
+        one[7] = size
+        plan = make_plan(5, 1000, MultiKrum(f=1), f=1, fixed=fixed, max_norm=max_norm)
+        assert np.array_equal(encoded(plan, one), unusable(1000) if refused else fixed.encode(one))
+
+
 ONE = 1 << 24
 
 
@@ -154,10 +167,26 @@ def test_a_mask_and_a_share_make_the_secret_again_block_by_block() -> None:
     shares = [hide(secret, seed) for seed in seeds]
     memory = Memory()
     made = zip(Masks(seeds, d).blocks(memory), Shares(shares, d).blocks(memory), strict=True)
-    for (low, high, mask), (_, _, share) in made:
-        assert np.array_equal(mask + share, np.tile(secret[low:high], (3, 1)))
+    for masking, sharing in made:
+        mask, (low, high) = masking.words(), masking[:2]
+        assert np.array_equal(mask + sharing.words(), np.tile(secret[low:high], (3, 1)))
         memory.give(mask)  # a later block may be written over an earlier one
     assert high == d
+
+
+def test_rows_are_changed_as_they_are_drawn() -> None:
+    d = block_width(2) + 5
+    masks, seen = Masks([Key(SEED).derive("seed", i) for i in range(2)], d), []
+
+    def change(row: int, low: int, high: int, words: Ring) -> None:
+        seen.append((row, low, high))
+        words += np.uint64(row + 1)
+
+    plain = [np.array(block.words()) for block in masks.blocks(Memory())]
+    changed = [np.array(block.words()) for block in masks.blocks(Memory(), change)]
+    for one, other in zip(plain, changed, strict=True):
+        assert np.array_equal(other, one + np.array([[1], [2]], np.uint64))
+    assert seen == [(row, low, high) for low, high in spans(2, d) for row in (0, 1)]
 
 
 def test_mail_for_the_far_future_is_not_kept() -> None:

@@ -20,26 +20,16 @@ Ring = npt.NDArray[np.uint64]
 SIGNS_PER_WORD = 24
 
 
-def add_gram(block: Ring, out: Ring, minus: Ring | None = None, shift: int = 0) -> None:
+def add_gram(block: Ring, out: Ring) -> None:
     """Add block @ block.T mod 2^64 to out (n, n); block (n, w). Both triangles are added.
 
-    With ``minus`` (n, w), the rows are those of 2^shift block - minus, which are never stored
-    whole. ValueError for another dtype, shape or memory order, for a shift without ``minus`` or
-    beyond 0 to 63, or when out is part of what is read.
+    ValueError for another dtype, shape or memory order, or when out is part of the block.
     """
-    n, w = _matrix("block", block)
-    other = block[:0]
-    if minus is not None:
-        other = minus
-        _matrix("minus", minus, columns=w)
-        if len(minus) != n:
-            raise ValueError(f"block and minus must have as many rows, got {n} and {len(minus)}")
-    if not 0 <= shift < (64 if minus is not None else 1):
-        raise ValueError(f"shift must be 0 to 63, and 0 without minus, got {shift}")
-    _target(out, (n, n), block, other)
+    n, _ = _matrix("block", block)
+    _target(out, (n, n), block)
     from ostraka.algebra.kernels import ring
 
-    upper = ring.gram(block, other, shift)[:n, :n]
+    upper = ring.gram(block)[:n, :n]
     out += np.triu(upper)
     out += np.triu(upper, 1).T
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import numpy as np
@@ -74,10 +74,13 @@ class Prg:
             self._stream.update_into(zeros, part)
 
 
-def fill_rows(streams: Sequence[Prg], out: npt.NDArray[np.uint64]) -> None:
+def fill_rows(
+    streams: Sequence[Prg], out: npt.NDArray[np.uint64], after: Callable[[int], None] | None = None
+) -> None:
     """The next words of every stream into its own row of ``out``, uint64 and C-contiguous.
 
-    ``fill`` for each row does the same; here the rows' memory is found once for all.
+    ``fill`` for each row does the same; here the rows' memory is found once for all. ``after`` is
+    called with the number of each row that was filled, which is then still in the cache.
     """
     if out.dtype != np.uint64 or not out.flags.c_contiguous or len(out) != len(streams):
         raise ValueError(f"{len(streams)} rows of uint64 words, got {out.dtype} {out.shape}")
@@ -86,6 +89,8 @@ def fill_rows(streams: Sequence[Prg], out: npt.NDArray[np.uint64]) -> None:
     octets, width = out.reshape(-1).view(np.uint8).data, 8 * out[0].size
     for row, stream in enumerate(streams):
         stream._fill(octets[row * width : (row + 1) * width])
+        if after is not None:
+            after(row)
 
 
 class Key:

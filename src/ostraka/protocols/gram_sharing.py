@@ -2,11 +2,11 @@
 
 Source: goes beyond the pairwise products of He, Karimireddy and Jaggi 2020, section 3.3, which cost
 n (n - 1) d words each way. Here X = X0 + Y; server 0 and the dealer have the seeds of X0, server 1
-has Y. With B from a key of server 1 and the dealer, server 1 sends F = B - Y, and the parallelogram
+has Y. With B from a key of server 1 and the dealer, server 1 sends F = Y - B, and the parallelogram
 law on X and P = X0 - B gives each party one symmetric product of what it knows:
 
-    server 0:  (X + P)(X + P)^T + R        X + P = 2 X0 - F
-    server 1:  (X - P)(X - P)^T + words    X - P = 2 B - F
+    server 0:  (X + P)(X + P)^T + R        X + P = 2 X0 + F
+    server 1:  (X - P)(X - P)^T + words    X - P = Y + B
     dealer:    words = -2 P P^T - R        to server 1
                  sum = 2 X X^T
 
@@ -23,7 +23,7 @@ Rules that need no cross terms have the diagonal alone: ``full`` is then False a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Annotated
@@ -33,7 +33,17 @@ import numpy as np
 from ostraka.algebra.ring import Ring, add_gram, add_squares
 from ostraka.crypto.prg import Key
 from ostraka.net import Net
-from ostraka.sharing.additive import Block, Masks, Memory, Rows, Shares, spans, total
+from ostraka.sharing.additive import (
+    Block,
+    Masks,
+    Memory,
+    Rows,
+    Shares,
+    block_width,
+    largest_block,
+    spans,
+    total,
+)
 from ostraka.wire import Array, Bool, Message, Tensor
 
 BATCH = 8
@@ -70,20 +80,21 @@ async def gram_0(
     """Server 0's share of 2 X X^T: uint64 (n, n), or (n,) of its diagonal."""
     share = _unpack(_blinding(blinding, masks.n, full), masks.n, full)
     memory = Memory()
-    made = masks.blocks(memory)
+    arrived: dict[int, Ring] = {}
 
-    def work(both: tuple[Ring, Ring]) -> Ring:
-        x, f = both
-        return _own_products(x, f, 1, full, memory)
+    def sum_of(i: int, low: int, high: int, x: Ring) -> None:
+        """2 X0 + F."""
+        x += x
+        x += arrived[low][i]
 
+    sums = masks.blocks(memory, sum_of)
     for batch in _batches(masks):
-        arrived = []
-        for number, width in batch:
-            form = MaskedBlock.form(n=masks.n, w=width)
+        for number, (low, high) in batch:
+            form = MaskedBlock.form(n=masks.n, w=high - low)
             at = net.sub(BLOCK[0], number)
-            arrived.append((await at.recv(form, server_1, timeout_s=timeout_s)).words)
-        drawn = (x for _, _, x in islice(made, len(batch)))
-        share += total(masks.map(work, zip(drawn, arrived, strict=True)), share.shape)
+            arrived[low] = (await at.recv(form, server_1, timeout_s=timeout_s)).words
+        share += _own_products(masks, memory, islice(sums, len(batch)), full)
+        arrived.clear()
         last = batch[-1][0]
         net.sub(BLOCK[0], last).send(server_1, Taken(True))
         net.window(BLOCK, (last + 1,))
@@ -103,22 +114,27 @@ async def gram_1(
     """Server 1's share of 2 X X^T: uint64 (n, n), or (n,) of its diagonal; ``mask`` makes B."""
     share = _empty(shares.n, full)
     memory = Memory()
-    made = mask.blocks(memory)
+    words = np.empty(largest_block(shares.n, shares.d), np.uint64)
     waiting: list[int] = []
 
-    def work(at: Block) -> tuple[Ring, Ring]:
-        low, high, b = at
-        f = memory.take(*b.shape)
-        for row, masking, masked in zip(shares.rows, b, f, strict=True):
-            np.subtract(masking, row[low:high], out=masked)
-        return f, _own_products(b, f, 1, full, memory)
+    def masked(low: int, high: int) -> Ring:
+        return words[: shares.n * (high - low)].reshape(shares.n, -1)
 
+    def sum_of(i: int, low: int, high: int, b: Ring) -> None:
+        """Y + B, and beside it F = Y - B."""
+        y = shares.rows[i][low:high]
+        np.subtract(y, b, out=masked(low, high)[i])
+        b += y
+
+    def sums(batch: Batch) -> Iterator[Block]:
+        """The blocks of a batch, each once its F is on its way."""
+        for (number, (low, high)), block in zip(batch, made, strict=False):  # more are to come
+            net.sub(BLOCK[0], number).send(server_0, MaskedBlock(masked(low, high)))
+            yield block
+
+    made = mask.blocks(memory, sum_of)
     for batch in _batches(shares):
-        blocks = islice(made, len(batch))
-        for (number, _), (f, own) in zip(batch, shares.map(work, blocks), strict=True):
-            net.sub(BLOCK[0], number).send(server_0, MaskedBlock(f))
-            memory.give(f)
-            share += own
+        share += _own_products(shares, memory, sums(batch), full)
         waiting.append(batch[-1][0])
         if len(waiting) > AHEAD:
             await _taken(net, server_0, waiting.pop(0), timeout_s)
@@ -134,23 +150,27 @@ def gram_dealer(
 ) -> None:
     """The dealer's part: -2 P P^T from both streams, minus R, to server 1."""
     memory = Memory()
+    streams = [seed.stream() for seed in mask.seeds]
+    drawn = np.empty(min(block_width(mask.n), mask.d), np.uint64)
 
-    def work(both: tuple[Block, Block]) -> Ring:
-        (_, _, x), (_, _, b) = both
-        own = _own_products(x, b, 0, full, memory)
-        memory.give(b)
-        return own
+    def difference(i: int, low: int, high: int, x: Ring) -> None:
+        """X0 - B."""
+        b = drawn[: high - low]
+        streams[i].fill(b)
+        x -= b
 
-    blocks = zip(masks.blocks(memory), mask.blocks(memory), strict=True)
-    own = total(masks.map(work, blocks), _empty(masks.n, full).shape)
+    own = _own_products(masks, memory, masks.blocks(memory, difference), full)
     words = np.negative(_pack(own + own, full)) - _blinding(blinding, masks.n, full)
     net.send(server_1, CrossTerms(words))
 
 
-def _batches(rows: Rows) -> Iterator[list[tuple[int, int]]]:
-    """(number, width) of all blocks, a batch at a time."""
-    widths = enumerate(high - low for low, high in spans(rows.n, rows.d))
-    while batch := list(islice(widths, BATCH)):
+Batch = list[tuple[int, tuple[int, int]]]
+
+
+def _batches(rows: Rows) -> Iterator[Batch]:
+    """The number and the columns of every block, a batch at a time."""
+    columns = enumerate(spans(rows.n, rows.d))
+    while batch := list(islice(columns, BATCH)):
         yield batch
 
 
@@ -164,20 +184,19 @@ def _empty(n: int, full: bool) -> Ring:
     return np.zeros((n, n) if full else n, np.uint64)
 
 
-def _own_products(a: Ring, b: Ring, shift: int, full: bool, memory: Memory) -> Ring:
-    """The products of the rows of 2^shift a - b with one another, or of each with itself.
+def _own_products(rows: Rows, memory: Memory, blocks: Iterable[Block], full: bool) -> Ring:
+    """The products of rows with one another, or of each with itself, over blocks of columns."""
 
-    The block ``a`` is given back to the memory.
-    """
-    own = _empty(len(a), full)
-    if full:
-        add_gram(a, own, b, shift)
-    else:
-        a <<= np.uint64(shift)
-        a -= b
-        add_squares(a, own)
-    memory.give(a)
-    return own
+    def work(block: Block) -> Ring:
+        words, own = block.words(), _empty(rows.n, full)
+        if full:
+            add_gram(words, own)
+        else:
+            add_squares(words, own)
+        memory.give(words)
+        return own
+
+    return total(rows.map(work, blocks), _empty(rows.n, full).shape)
 
 
 def _count(n: int, full: bool) -> int:

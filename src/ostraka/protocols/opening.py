@@ -23,7 +23,7 @@ import numpy as np
 from ostraka.algebra.ring import Ring, add_weighted
 from ostraka.crypto.prg import Key
 from ostraka.net import Net
-from ostraka.sharing.additive import Block, Rows, by_blocks
+from ostraka.sharing.additive import Rows, by_blocks
 from ostraka.wire import Array, Bool, Index, Message, Tensor
 
 
@@ -142,8 +142,7 @@ def combined(rows: Rows, survivors: list[int], values: np.ndarray) -> Ring:
     weights = values[used]
     out = np.zeros(rows.d, np.uint64)
 
-    def work(at: Block) -> None:
-        low, high, block = at
+    def work(low: int, high: int, block: Ring) -> None:
         add_weighted(weights, block, out[low:high])
 
     for _ in by_blocks(rows.only([survivors[i] for i in used]), work):

@@ -23,7 +23,7 @@ from ostraka.crypto.prg import Key
 from ostraka.net import Net
 from ostraka.protocols.coin import toss
 from ostraka.protocols.compare import Triples, non_negative, triples_needed
-from ostraka.sharing.additive import Memory, Rows, total
+from ostraka.sharing.additive import Block, Memory, Rows, total
 
 LEAST_PROJECTIONS = 100
 SAFETY_BITS = 40
@@ -75,16 +75,16 @@ def project(rows: Rows, coin: Key, k: int) -> Ring:
 
     memory = Memory()
 
-    def drawn() -> Iterator[tuple[Ring, Ring]]:
-        for low, high, block in rows.blocks(memory):
-            signs = np.empty((k, sign_words(high - low)), np.uint64)
-            coin.derive("projections", low).stream().fill(signs)
+    def drawn() -> Iterator[tuple[Block, Ring]]:
+        for block in rows.blocks(memory):
+            signs = np.empty((k, sign_words(block.high - block.low)), np.uint64)
+            coin.derive("projections", block.low).stream().fill(signs)
             yield block, signs
 
-    def work(both: tuple[Ring, Ring]) -> Ring:
-        part = np.zeros((rows.n, k), np.uint64)
-        add_signed(*both, part)
-        memory.give(both[0])
+    def work(both: tuple[Block, Ring]) -> Ring:
+        words, part = both[0].words(), np.zeros((rows.n, k), np.uint64)
+        add_signed(words, both[1], part)
+        memory.give(words)
         return part
 
     return total(rows.map(work, drawn()), (rows.n, k))

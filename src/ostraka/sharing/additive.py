@@ -4,8 +4,8 @@ The mask is a stream that follows from a 32-byte seed, so one holder keeps only 
 any block of columns again when it needs it; the other keeps the share. Either alone is uniform and
 says nothing of the secret. Source: He, Karimireddy and Jaggi 2020, section 3, with seeds.
 
-All work on shared rows goes block by block of columns. Blocks are made one after the other, since
-a cipher call holds Python's lock; threads, where `Rows.map` has some, meanwhile work on those
+All work on shared rows goes block by block of columns. Streams are drawn one block after the other,
+since a cipher call holds Python's lock; threads, where `Rows.map` has some, meanwhile work on those
 before them in kernels, which hold no lock.
 """
 
@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, Self, TypeVar
+from functools import partial
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 
@@ -84,7 +85,16 @@ class Memory:
         self._free.append(block.base)
 
 
-Block = tuple[int, int, Ring]
+class Block(NamedTuple):
+    """The columns low to high of some rows."""
+
+    low: int
+    high: int
+    words: Callable[[], Ring]
+    """Gives them, uint64 (n, high - low), C-contiguous, in memory that must be given back.
+
+    To be called once, on any thread.
+    """
 
 
 class Rows(Protocol):
@@ -106,28 +116,25 @@ class Rows(Protocol):
         """How work is spread."""
 
     def blocks(self, memory: Memory) -> Iterator[Block]:
-        """(low, high, columns low to high of all rows), in order and up to d.
-
-        The columns are uint64 (n, high - low), C-contiguous, in memory that must be given back.
-        """
+        """All columns in order."""
 
     def only(self, rows: Sequence[int]) -> Self:
         """Some of the rows, in this order."""
 
 
-def by_blocks(rows: Rows, work: Callable[[Block], T]) -> Iterable[T]:
-    """Results of some work on every block of columns, in order.
+def by_blocks(rows: Rows, work: Callable[[int, int, Ring], T]) -> Iterable[T]:
+    """Results of some work on every block of columns, in order: work(low, high, words).
 
-    The block is the work's to change, until it returns. Blocks are made here, one after the other,
-    while others are worked on.
+    The words are the work's to change, until it returns.
     """
     memory = Memory()
 
     def worked(block: Block) -> T:
+        words = block.words()
         try:
-            return work(block)
+            return work(block.low, block.high, words)
         finally:
-            memory.give(block[2])
+            memory.give(words)
 
     return rows.map(worked, rows.blocks(memory))
 
@@ -135,8 +142,7 @@ def by_blocks(rows: Rows, work: Callable[[Block], T]) -> Iterable[T]:
 def products_with(rows: Rows, public: Ring) -> Ring:
     """Products uint64 (n,) of all rows with one public row (d,)."""
 
-    def work(at: Block) -> Ring:
-        low, high, block = at
+    def work(low: int, high: int, block: Ring) -> Ring:
         part = np.zeros((rows.n, 1), np.uint64)
         add_products(block, public[None, low:high], part)
         return part[:, 0]
@@ -152,6 +158,18 @@ def total(parts: Iterable[Ring], shape: tuple[int, ...]) -> Ring:
     return out
 
 
+Change = Callable[[int, int, int, Ring], None]
+"""Called with a row's number, its first column, the one behind its last, and its words."""
+
+
+def _itself(words: Ring) -> Ring:
+    return words
+
+
+def _changed(change: Change, low: int, high: int, block: Ring, row: int) -> None:
+    change(row, low, high, block[row])
+
+
 @dataclass(frozen=True)
 class Masks:
     """Rows that follow from seeds."""
@@ -165,13 +183,13 @@ class Masks:
         """See Rows."""
         return len(self.seeds)
 
-    def blocks(self, memory: Memory) -> Iterator[Block]:
-        """See Rows."""
+    def blocks(self, memory: Memory, change: Change | None = None) -> Iterator[Block]:
+        """See Rows. ``change`` may put other words in each row as soon as it is drawn."""
         streams = [seed.stream() for seed in self.seeds]
         for low, high in spans(self.n, self.d):
             block = memory.take(self.n, high - low)
-            fill_rows(streams, block)
-            yield low, high, block
+            fill_rows(streams, block, change and partial(_changed, change, low, high, block))
+            yield Block(low, high, partial(_itself, block))
 
     def only(self, rows: Sequence[int]) -> Masks:
         """See Rows."""
@@ -194,10 +212,13 @@ class Shares:
     def blocks(self, memory: Memory) -> Iterator[Block]:
         """See Rows."""
         for low, high in spans(self.n, self.d):
-            block = memory.take(self.n, high - low)
-            for row, place in zip(self.rows, block, strict=True):
-                place[:] = row[low:high]
-            yield low, high, block
+            yield Block(low, high, partial(self._copied, low, high, memory))
+
+    def _copied(self, low: int, high: int, memory: Memory) -> Ring:
+        block = memory.take(self.n, high - low)
+        for row, place in zip(self.rows, block, strict=True):
+            place[:] = row[low:high]
+        return block
 
     def only(self, rows: Sequence[int]) -> Shares:
         """See Rows."""

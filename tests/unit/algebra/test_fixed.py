@@ -197,6 +197,44 @@ def test_a_vector_that_rounds_to_too_long_is_scaled_down_until_it_passes():
             assert squared_norm(words) >= limit - 4 * d * math.isqrt(limit) - d
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("sigma", [0.0, 0.5])
+@pytest.mark.parametrize("d", [1, 7, 3000, (1 << 16) + 5])
+def test_a_clearly_short_vector_takes_one_pass_and_gives_the_same(d, sigma, dtype):
+    fixed = FixedPoint(d, 16, 2.0, sigma)
+    direction = np.random.default_rng(d).standard_normal(d)
+    direction /= np.linalg.norm(direction)
+    for size in (0.0, 1e-9, 0.3, 0.9):
+        x = (size * fixed.bound * direction).astype(dtype)
+        np.testing.assert_array_equal(fixed.encode_short(x), fixed.encode(x))
+
+
+@pytest.mark.parametrize("d", [1, 5, 400, (1 << 16) + 5])
+def test_a_vector_that_is_not_clearly_short_takes_the_long_way(d):
+    """Nothing beyond the bound gets through unclipped, whatever rounding does to it."""
+    fixed = FixedPoint(d, 6, 1.5)
+    direction = np.random.default_rng(d).standard_normal(d)
+    direction /= np.linalg.norm(direction)
+    for size in (1 - 1e-9, 1.0, 1 + 1e-9, 1.01, 3.0, 1e10, 1e30):
+        assert fixed.encode_short(size * 1.5 * direction) is None
+    for bad in (math.nan, math.inf, -math.inf, 1e308, 2.0**62, -(2.0**63), 2.0**64):
+        for at in {0, d - 1}:
+            x = np.zeros(d)
+            x[at] = bad
+            assert fixed.encode_short(x) is None
+    with pytest.raises(ValueError, match="an update must be float32 or float64"):
+        fixed.encode_short(np.zeros(d, np.int64))
+    with pytest.raises(ValueError, match="an update must be float32 or float64"):
+        fixed.encode_short(np.zeros(d + 1))
+
+
+def test_where_a_grid_hides_more_than_the_bound_no_vector_is_clearly_short():
+    fixed = FixedPoint(10**4, 4, 3.0)  # 48 units, and rounding can move the norm by 50
+    x = np.full(10**4, 0.4 / 16)  # norm 2.5, all of it rounded away
+    assert fixed.encode_short(x) is None
+    assert fixed.encode_short(np.full(10**4, 0.49 / 16)) is None  # norm 3.06: it must be clipped
+
+
 def test_the_input_is_left_alone():
     for x in (np.full(3, 5.0), np.full(3, 5e30)):
         before = x.copy()

@@ -30,10 +30,16 @@ def words(n, w, key=0):
     return out
 
 
-def signs(count, w, key=9):
-    out = np.empty((count, w), np.int8)
-    ring.ternary(Prg(bytes([key] * 32)).words(count * ring.ternary_words(w)), out)
-    return out
+def sign_words(count, w, key=9):
+    return Prg(bytes([key] * 32)).words(count * ring.sign_words(w)).reshape(count, -1)
+
+
+def signs(drawn, w):
+    """The signs int8 (K, w) that words stand for: a slow twin of the definition."""
+    octets = drawn.astype("<u8").view(np.uint8).reshape(len(drawn), -1)
+    bits = np.unpackbits(octets, axis=1, bitorder="little").reshape(len(drawn), -1, 8)
+    three = bits[:, :, 0:6:2].astype(np.int8) - bits[:, :, 1:6:2].astype(np.int8)
+    return three.reshape(len(drawn), -1)[:, :w]
 
 
 def exact(left, right):
@@ -75,9 +81,9 @@ def test_rowwise_products_equal_python_integers(n, w):
 @pytest.mark.parametrize(("n", "w"), SIZES)
 @pytest.mark.parametrize("count", [1, 5, 40])
 def test_projections_equal_python_integers(n, w, count):
-    block, drawn, out = words(n, w), signs(count, w), started(n, count)
+    block, drawn, out = words(n, w), sign_words(count, w), started(n, count)
     ring.add_signed(block, drawn, out)
-    np.testing.assert_array_equal(out, exact(block, drawn) + started(n, count))
+    np.testing.assert_array_equal(out, exact(block, signs(drawn, w)) + started(n, count))
 
 
 @pytest.mark.parametrize(("n", "w"), SIZES)
@@ -94,7 +100,7 @@ def test_no_rows_give_no_sums():
     none, some = np.empty((0, 5), np.uint64), words(3, 5)
     ring.add_gram(none, np.empty((0, 0), np.uint64))
     ring.add_products(none, some, np.empty((0, 3), np.uint64))
-    ring.add_signed(some, np.empty((0, 5), np.int8), np.empty((3, 0), np.uint64))
+    ring.add_signed(some, np.empty((0, 1), np.uint64), np.empty((3, 0), np.uint64))
     out = started(5)
     ring.add_weighted(np.empty(0, np.uint64), none, out)
     np.testing.assert_array_equal(out, started(5))
@@ -102,24 +108,29 @@ def test_no_rows_give_no_sums():
 
 @pytest.mark.parametrize("w", [1, 15, 4095, 4097, 9000])
 def test_any_cut_into_blocks_on_any_thread_gives_the_same(w):
-    a, b, drawn = words(9, w), words(4, w, key=1), signs(6, w)
-    cuts = [slice(low, min(low + 777, w)) for low in range(0, w, 777)]
+    a, b, drawn = words(9, w), words(4, w, key=1), sign_words(6, w)
+    cuts = [(low, min(low + 792, w)) for low in range(0, w, 792)]  # 33 whole words of signs
+    of_signs = signs(drawn, w).astype(np.int64).view(np.uint64)
     with ThreadPoolExecutor(3) as pool:
-        for add, right, m in ((ring.add_products, b, 4), (ring.add_signed, drawn, 6)):
-            whole, cut = (np.zeros((9, m), np.uint64) for _ in range(2))
+        for add, right, each, numbers in (
+            (ring.add_products, b, 1, b),
+            (ring.add_signed, drawn, ring.SIGNS_PER_WORD, of_signs),
+        ):
+            whole, cut = (np.zeros((9, len(right)), np.uint64) for _ in range(2))
             add(a, right, whole)
-            for part in pool.map(partial(of_columns, add, a, right, m), cuts):
+            for part in pool.map(partial(of_columns, add, a, right, each), cuts):
                 cut += part
             np.testing.assert_array_equal(whole, cut)
-            np.testing.assert_array_equal(whole, a @ right.astype(np.int64).view(np.uint64).T)
+            np.testing.assert_array_equal(whole, a @ numbers.T)
     alone = np.zeros((9, 9), np.uint64)
     ring.add_gram(a, alone)
     np.testing.assert_array_equal(alone, a @ a.T)
 
 
-def of_columns(add, a, right, m, part):
-    out = np.zeros((len(a), m), np.uint64)
-    add(a[:, part].copy(), right[:, part].copy(), out)
+def of_columns(add, a, right, each, columns):
+    low, high = columns
+    out = np.zeros((len(a), len(right)), np.uint64)
+    add(a[:, low:high].copy(), right[:, low // each : -(-high // each)].copy(), out)
     return out
 
 
@@ -165,12 +176,11 @@ def test_arrays_that_do_not_fit_together_are_refused():
         ring.add_dots(block, narrow, line)
     with pytest.raises(ValueError, match="as many rows"):
         ring.add_dots(block, few, line)
-    with pytest.raises(ValueError, match="signs must be a C-contiguous int8"):
-        ring.add_signed(block, narrow.astype(np.int8), out)
-    with pytest.raises(ValueError, match="-1, 0 or 1"):
-        ring.add_signed(block, np.full((3, 8), 2, np.int8), out)
-    with pytest.raises(ValueError, match="-1, 0 or 1"):
-        ring.add_signed(block, np.full((3, 8), -2, np.int8), out)
+    for bad in (np.zeros((3, 1), np.int8), words(3, 2), words(1, 1)[0], words(3, 0)):
+        with pytest.raises(
+            ValueError, match=r"words must be a C-contiguous uint64 matrix \(rows, 1"
+        ):
+            ring.add_signed(block, bad, out)
     for weights in (np.ones(3, np.int32), np.ones(2, np.uint64), np.ones((3, 1), np.int64)):
         with pytest.raises(ValueError, match="weights must be int64 or uint64"):
             ring.add_weighted(weights, block, np.zeros(8, np.uint64))
@@ -179,34 +189,39 @@ def test_arrays_that_do_not_fit_together_are_refused():
         ring.add_gram(block, out)
 
 
-@pytest.mark.parametrize(("count", "w"), [(1, 1), (3, 31), (3, 32), (2, 33), (5, 100), (2, 0)])
-def test_signs_are_differences_of_neighbouring_bits(count, w):
-    per_row = -(-w // 32)
-    assert ring.ternary_words(w) == per_row
-    drawn = Prg(bytes(32)).words(count * per_row)
-    out = np.empty((count, w), np.int8)
-    ring.ternary(drawn, out)
-    for k in range(count):
-        stream = sum(int(drawn[k * per_row + i]) << 64 * i for i in range(per_row))
-        expected = [(stream >> 2 * j & 1) - (stream >> 2 * j + 1 & 1) for j in range(w)]
-        assert out[k].tolist() == expected
+@pytest.mark.parametrize(
+    ("w", "count"), [(0, 0), (1, 1), (23, 1), (24, 1), (25, 2), (100, 5), (8192, 342)]
+)
+def test_a_word_stands_for_24_signs(w, count):
+    assert ring.sign_words(w) == count
 
 
-def test_wrong_words_or_signs_are_refused():
-    out = np.empty((2, 40), np.int8)
-    for bad in (np.zeros(3, np.uint64), np.zeros(4, np.int64), np.zeros((2, 2), np.uint64)):
-        with pytest.raises(ValueError, match=r"2 rows of 40 signs take words uint64 \(4,\)"):
-            ring.ternary(bad, out)
-    with pytest.raises(ValueError, match="out must be a C-contiguous int8 matrix"):
-        ring.ternary(np.zeros(4, np.uint64), out.astype(np.int16))
-    out.flags.writeable = False
-    with pytest.raises(ValueError, match="writeable"):
-        ring.ternary(np.zeros(4, np.uint64), out)
+def test_every_byte_at_every_place_stands_for_its_three_signs():
+    """All 256 bytes in each of the eight places, each sign seen through a unit vector."""
+    unit = np.eye(24, dtype=np.uint64)
+    for place in range(8):
+        drawn = (np.arange(256, dtype=np.uint64) << np.uint64(8 * place)).reshape(256, 1)
+        seen = np.zeros((24, 256), np.uint64)
+        ring.add_signed(unit, drawn, seen)
+        for byte in range(256):
+            bit = [byte >> at & 1 for at in range(6)]
+            expected = [bit[0] - bit[1], bit[2] - bit[3], bit[4] - bit[5]]
+            column = seen[:, byte].view(np.int64).tolist()
+            assert column == [0] * 3 * place + expected + [0] * (21 - 3 * place)
+
+
+def test_bits_beyond_the_width_count_for_nothing():
+    block = words(3, 25)
+    one, other = (np.zeros((3, 1), np.uint64) for _ in range(2))
+    drawn = np.array([[0x1624_0912_3F2A_1506, 0b01]], np.uint64)
+    ring.add_signed(block, drawn, one)
+    ring.add_signed(block, drawn | np.array([[0xC0C0 << 48, 2**64 - 4]], np.uint64), other)
+    np.testing.assert_array_equal(one, other)
 
 
 def test_signs_are_a_quarter_a_half_and_a_quarter_alone_and_in_pairs():
     """Chi-square with 8 degrees of freedom on neighbouring signs: 26.1 is the 0.999 quantile."""
-    drawn = signs(100, 2048)
+    drawn = signs(sign_words(100, 2048), 2048)
     share = np.array([1, 2, 1]) / 4
     for first, second in ((drawn[:, :-1:2], drawn[:, 1::2]), (drawn[:-1:2], drawn[1::2])):
         seen = np.bincount((3 * (first + 1) + second + 1).reshape(-1), minlength=9)

@@ -81,15 +81,6 @@ def _pack(source: Array, low: int, high: int, strip: Array) -> None:
 
 
 @inlined
-def _subtract(source: Array, low: int, high: int, shift: int, strip: Array) -> None:
-    """Make of words x in the strip 2^shift x minus the source's words of these columns."""
-    for i in range(source.shape[0]):
-        row, target = source[i], strip[i]
-        for k in range(high - low):
-            target[k] = (target[k] << np.uint64(shift)) - row[low + k]
-
-
-@inlined
 def _crossed(strip: Array, half: int, sums: Array) -> None:
     """Add to the sums each row's products of its first half with its second."""
     for i in range(strip.shape[0]):
@@ -109,8 +100,7 @@ def _add_strip(a: Array, b: Array, half: int, symmetric: bool, out: Array) -> No
 
 
 @inlined
-def _products(a: Array, b: Array, symmetric: bool, shift: int) -> Array:
-    """The products of the rows of a and b; if symmetric, those of 2^shift a - b with itself."""
+def _products(a: Array, b: Array, symmetric: bool) -> Array:
     n = _filled(a.shape[0], TILE)
     m = n if symmetric else b.shape[0]
     left = np.empty((n, STRIP + VECTOR), np.uint64)
@@ -120,8 +110,6 @@ def _products(a: Array, b: Array, symmetric: bool, shift: int) -> Array:
         high = min(low + STRIP, a.shape[1])
         half = _filled(high - low, VECTOR) // 2
         _pack(a, low, high, left)
-        if symmetric:
-            _subtract(b, low, high, shift, left)
         _crossed(left, half, lefts)
         if not symmetric:
             _pack(b, low, high, right)
@@ -138,16 +126,13 @@ def _products(a: Array, b: Array, symmetric: bool, shift: int) -> Array:
 @kernel(_MATRIX, _MATRIX)
 def products(a: Array, b: Array) -> Array:
     """The products of the rows of a (n, w) and b (m, w), mod 2^64, zeros below and beside them."""
-    return _products(a, b, False, 0)
+    return _products(a, b, False)
 
 
-@kernel(_MATRIX, _MATRIX, types.int64)
-def gram(a: Array, b: Array, shift: int) -> Array:
-    """The products of the rows of 2^shift a - b with one another, b (n, w) or of no rows.
-
-    Only the entries with j >= i are right.
-    """
-    return _products(a, b, True, shift)
+@kernel(_MATRIX)
+def gram(a: Array) -> Array:
+    """The products of the rows of a with one another; only the entries with j >= i are right."""
+    return _products(a, a, True)
 
 
 @inlined

@@ -1,7 +1,8 @@
 """The innermost steps of the kernels as vector code: the compiler does not find it by itself.
 
 Rows of `tables`, `turned` and `sums` are LANES words, which are added side by side. Indices must be
-in range: nothing checks them here.
+in range: nothing checks them here. Compiled kernels are found again by the time and size of their
+own file (ring.py): who changes this file touches that one.
 """
 
 from __future__ import annotations
@@ -46,9 +47,8 @@ def _emit_turn(context: Any, builder: Any, signature: Any, args: Any) -> Any:
     for four in range(0, LANES, 4):
         rows = [_start(builder, block, builder.add(args[3], _WORD(four + r))) for r in range(4)]
         a, b, c, d = (_quad(builder, row, args[4]) for row in rows)
-        pairs = [(_chosen(builder, x, y, low) for low in _PAIRED) for x, y in ((a, b), (c, d))]
-        near, far = zip(*pairs, strict=True)
-        columns = [_chosen(builder, *both, half) for half in _HALVED for both in (near, far)]
+        near, far = ([_chosen(builder, x, y, low) for x, y in ((a, b), (c, d))] for low in _PAIRED)
+        columns = [_chosen(builder, x, y, half) for half in _HALVED for x, y in (near, far)]
         for target, column in zip(targets, columns, strict=True):
             start = builder.gep(target, [_WORD(four)])
             builder.store(column, builder.bitcast(start, _QUAD.as_pointer()), align=8)
