@@ -24,6 +24,7 @@ REFERENCE = "reference"
 
 _UNDERFLOW = 1e-200
 _SUSPECT = 1e-9
+_BITS = 32
 _COMPARE = 1 << 16
 _WHOLE_LIMIT = 1 << 61
 
@@ -153,13 +154,20 @@ class Geometry:
 
     @property
     def distances(self) -> Float:
-        """Squared distances (n, n) between the worker rows; ValueError if not measured."""
+        """Squared distances (n, n) between the worker rows, to 32 bits; ValueError if not measured.
+
+        The digits beyond are rounding, which depends on how the rows were measured: without them
+        distances that are equal in exact arithmetic are equal here, and who sorts by them decides
+        ties by position, in every trust model.
+        """
         if not self.pairs:
             raise ValueError(
                 "distances between workers were not measured: a rule or pre-aggregation read more "
                 "than it declares. Let its `needs` say so"
             )
-        return self.squared[: self.n, : self.n]
+        mantissa, exponent = np.frexp(self.squared[: self.n, : self.n])
+        rounded: Float = np.ldexp(np.rint(mantissa * 2.0**_BITS), exponent - _BITS)
+        return rounded
 
     @property
     def norms(self) -> Float:

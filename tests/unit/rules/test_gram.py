@@ -62,7 +62,7 @@ def test_from_distances_decides_as_from_rows(seed, n, far):
     f = (n - 1) // 2
     x[:f] *= far
     whole = Geometry.from_rows(x)
-    bare = Geometry.from_distances(whole.distances)
+    bare = Geometry.from_distances(whole.squared[:n, :n])
     for name, rule in twins.one_of_each(min(f, max(0, (n - 3) // 2))).items():
         if name in ("centered-clipping", "median", "trimmed-mean"):
             continue
@@ -74,6 +74,21 @@ def test_from_distances_decides_as_from_rows(seed, n, far):
             a = rules.coefficients(whole, rule, pre, f=force)[:n]
             b = rules.coefficients(bare, rule, pre, f=force)
             np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_ties_are_decided_alike_however_the_rows_were_measured(seed):
+    """Mixtures around 4 e_i and 4 e_j are equally far from all the others but for rounding."""
+    rng = np.random.default_rng(seed)
+    x = np.concatenate([rng.standard_normal((6, 9)) / 3, 4 * np.eye(9)[[6, 3, 4, 0]]])
+    x = np.rint(x[rng.permutation(10)] * 2**20) / 2**20
+    units = (x * 2**20).astype(np.int64)
+    whole = ((units[:, None] - units) ** 2).sum(axis=-1)
+    measured = Geometry.from_rows(x), Geometry.from_distances(whole, unit=2.0**-20)
+    for f in (1, 2, 3):
+        for rule in (rules.Krum(f), rules.MultiKrum(f), rules.MDA(f)):
+            a, b = (rules.coefficients(one, rule, (rules.NNM(f),), f=f)[:10] for one in measured)
+            np.testing.assert_allclose(a, b, atol=1e-12)
 
 
 @pytest.mark.parametrize(
