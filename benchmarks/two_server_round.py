@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         print("".join(f"{show(cells[-1]):>{width}}" for _, width, show in COLUMNS), flush=True)
     n, d = QUICK_BASELINE if arguments.quick else BASELINE
     return {
-        "claim": "n=100, d=10^6, all parties in one process on two cores: <= 5 s and 2.5 GB a round; "
+        "claim": "n=100, d=10^6, all parties in one process on two cores: <= 5 s, 2.5 GB a round; "
         "a Gram matrix 3 x float32 BLAS; pairwise triples send >= 20 x the bytes",
         "clock": arguments.clock,
         "cells": cells,

@@ -70,6 +70,7 @@ class Mailbox:
         self._slots: dict[tuple[Label, str], dict[str, _Mail | None]] = {}
         self._windows: dict[tuple[Label, Path], _Window] = {}
         self._unread: dict[str, tuple[int, int]] = {}
+        self._order: dict[tuple[Label, str, str], None] = {}
 
     def put(self, sender: str, label: Label, kind: str, body: Body | Malformed) -> Refusal | None:
         """Keep one message, or say why not; Malformed: its driver did not take its bytes in."""
@@ -79,6 +80,7 @@ class Mailbox:
         if refusal is None:
             mail = _Mail(body)
             self._slots.setdefault((label, kind), {})[sender] = mail
+            self._order[label, kind, sender] = None
             frames, size = self._unread.get(sender, (0, 0))
             self._unread[sender] = (frames + 1, size + mail.size)
         return refusal
@@ -89,7 +91,12 @@ class Mailbox:
         if mail is None:
             return None
         self._count_read(sender, mail)
+        self._order.pop((label, kind, sender), None)
         return mail.body
+
+    def unread(self) -> Iterator[tuple[Label, str, str]]:
+        """(label, kind, sender) of all that nobody has read, in order of arrival."""
+        return iter(self._order)
 
     def give_up(self, label: Label, kind: str, sender: str) -> bool:
         """Close an empty slot for good; true if it was empty."""
@@ -124,6 +131,7 @@ class Mailbox:
             for sender, mail in self._slots.pop(key).items():
                 if mail is not None:
                     self._count_read(sender, mail)
+                    self._order.pop((*key, sender), None)
 
     def raise_floor(self, base: Label, path: Path, low: tuple[int, ...]) -> None:
         """Move only the lower edge of a window."""

@@ -1,8 +1,8 @@
 """Net: the only thing a protocol may await.
 
 A protocol is ``async def name(net, ...) -> result``. It sends with ``net.send`` (which never blocks
-and never gives up control) and waits with ``recv``, ``gather``, ``quorum``, ``newest``, ``par`` and
-``race``.
+and never gives up control) and waits with ``recv``, ``gather``, ``quorum``, ``newest``,
+``arrival``, ``par`` and ``race``.
 Every message belongs to a label, a path of (name, index) pairs made explicitly with ``net.sub``:
 two parties meet in a label, there is no hidden counter. A slot is (label, kind, sender) and holds
 one message: the first.
@@ -134,6 +134,35 @@ class Newest:
 
 
 @dataclass(frozen=True, slots=True)
+class Inbox(Generic[M_co]):
+    """Messages of one form, from these senders, in labels of the given names."""
+
+    path: Path
+    form: Form[M_co]
+    senders: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A message that came to one of several inboxes; ``place`` says which, in their order."""
+
+    place: int
+    index: tuple[int, ...]
+    sender: str
+    message: Any
+    """What the inbox's form gives, or Malformed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upon:
+    """Request: the message that has waited longest in one of the inboxes below ``label``."""
+
+    label: Label
+    inboxes: tuple[Inbox[Any], ...]
+    timeout_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Join:
     """Request: run these coroutines side by side and give all their results.
 
@@ -151,7 +180,7 @@ class Sleep:
     seconds: float
 
 
-Request = Receive | Newest | Join | Sleep
+Request = Receive | Newest | Upon | Join | Sleep
 
 
 class Port(Protocol):
@@ -287,6 +316,14 @@ class Net:
         if isinstance(message, Malformed):
             raise Abort(f"{sender} sent a malformed {form.kind}: {message.detail}")
         return index, message
+
+    async def arrival(self, *inboxes: Inbox[Any], timeout_s: float | None = None) -> Arrival | None:
+        """The next message of any of the inboxes, each once, in order of arrival; None in time.
+
+        For asynchronous protocols, which read "upon receiving ... do ...".
+        """
+        answer: Arrival | None = await _Await(Upon(self.label, inboxes, timeout_s))
+        return answer
 
     async def par(self, *coroutines: Coroutine[Any, Any, Any]) -> tuple[Any, ...]:
         """Run coroutines side by side; the first that fails ends all the others."""

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from ostraka.mailbox import Limits, Mailbox
 from ostraka.net import (
     Abort,
+    Arrival,
     Body,
     Form,
     Gathered,
@@ -31,8 +32,10 @@ from ostraka.net import (
     Sleep,
     Timeout,
     Trace,
+    Upon,
     indices,
     label_text,
+    names,
 )
 
 Failure = Abort | Timeout
@@ -94,7 +97,7 @@ class _Wait:
     """A task that waits for messages or for time."""
 
     task: _Task
-    request: Receive | Newest | Sleep
+    request: Receive | Newest | Upon | Sleep
     deadline: float | None
     messages: dict[str, Any] = field(default_factory=dict)
     malformed: dict[str, Malformed] = field(default_factory=dict)
@@ -220,6 +223,9 @@ class Party:
                 case Newest() as request:
                     if self._found(request):
                         self._answer(wait)
+                case Upon() as request:
+                    if self._has_mail(request):
+                        self._answer(wait)
                 case Sleep():
                     pass
 
@@ -261,6 +267,8 @@ class Party:
                 self._ready.append((wait.task, self._gathered(wait, request), None))
             case Newest() as request:
                 self._ready.append((wait.task, self._pick(request), None))
+            case Upon() as request:
+                self._ready.append((wait.task, self._arrived(request), None))
             case Sleep():
                 self._ready.append((wait.task, None, None))
 
@@ -282,6 +290,21 @@ class Party:
         index = indices(label[len(request.label) :])
         self._mail.raise_floor(request.label, request.path, index)
         return index, _decode(request.form, body)
+
+    def _has_mail(self, request: Upon) -> bool:
+        return any(_inbox(request, *slot) is not None for slot in self._mail.unread())
+
+    def _arrived(self, request: Upon) -> Arrival | None:
+        """What has waited longest in one of the inboxes, or nothing."""
+        for label, kind, sender in self._mail.unread():
+            place = _inbox(request, label, kind, sender)
+            if place is not None:
+                body = self._mail.read(label, kind, sender)
+                assert body is not None, "what nobody has read is still there"
+                index = indices(label[len(request.label) :])
+                message = _decode(request.inboxes[place].form, body)
+                return Arrival(place, index, sender, message)
+        return None
 
     # --- the interpreter --------------------------------------------------------------------
 
@@ -311,6 +334,10 @@ class Party:
                 wait = self._wait(task, request, timeout_s)
                 if self._found(request):
                     self._answer(wait)
+            case Upon(timeout_s=timeout_s):
+                wait = self._wait(task, request, timeout_s)
+                if self._has_mail(request):
+                    self._answer(wait)
             case Sleep(seconds):
                 self._wait(task, request, seconds)
             case Join(coroutines, first):
@@ -323,7 +350,7 @@ class Party:
                 raise TypeError(f"a protocol awaited {request!r}, which is no request to Net")
 
     def _wait(
-        self, task: _Task, request: Receive | Newest | Sleep, timeout_s: float | None
+        self, task: _Task, request: Receive | Newest | Upon | Sleep, timeout_s: float | None
     ) -> _Wait:
         wait = _Wait(task, request, None if timeout_s is None else self.now + timeout_s)
         self._waits.append(wait)
@@ -377,6 +404,18 @@ class Party:
         yield from (join.parent for join in reversed(self._joins))
 
 
+def _inbox(request: Upon, label: Label, kind: str, sender: str) -> int | None:
+    """The place of the inbox that a slot belongs to."""
+    depth = len(request.label)
+    if label[:depth] != request.label:
+        return None
+    path = names(label[depth:])
+    for place, inbox in enumerate(request.inboxes):
+        if inbox.form.kind == kind and inbox.path == path and sender in inbox.senders:
+            return place
+    return None
+
+
 def _decode(form: Form[Any], body: Body | Malformed) -> Any:
     if isinstance(body, Malformed):
         return body
@@ -394,5 +433,9 @@ def _describe(wait: _Wait) -> Waiting:
             inner = "/".join(f"{name}.?" for name in path)
             at = "/".join(part for part in (label_text(label), inner) if part)
             return Waiting(at, form.kind, (sender,), wait.deadline)
+        case Upon(inboxes=inboxes):
+            kinds = "/".join(dict.fromkeys(inbox.form.kind for inbox in inboxes))
+            anybody = sorted(set[str]().union(*(inbox.senders for inbox in inboxes)))
+            return Waiting("", kinds, tuple(anybody), wait.deadline)
         case Sleep():
             return Waiting("", "time", (), wait.deadline)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ostraka.mailbox import Limits
-from ostraka.net import Abort, Net, Timeout
+from ostraka.net import Abort, Arrival, Inbox, Malformed, Net, Timeout
 from ostraka.party import Frame, Party, Waiting
 from ostraka.wire import Array, Index, Message, Tensor
 
@@ -52,6 +52,89 @@ def test_recv_takes_mail_that_came_before_or_after() -> None:
     assert bench.party.status == "running"
     bench.give("a", 1)
     assert bench.party.result == [1, 2]
+
+
+def upon(*inboxes: tuple[str, str], timeout_s: float | None = None) -> Any:
+    """A program that takes three arrivals of numbers; an inbox is a label's name and a sender."""
+
+    async def program(net: Net) -> list[Any]:
+        got = []
+        made = [Inbox((name,), Number.form(), frozenset(who)) for name, who in inboxes]
+        for _ in range(3):
+            one = await net.arrival(*made, timeout_s=timeout_s)
+            value = None if one is None else getattr(one.message, "value", one.message)
+            got.append(one and (one.place, one.index, one.sender, value))
+        return got
+
+    return program
+
+
+def test_arrivals_come_once_each_in_the_order_in_which_they_came() -> None:
+    bench = Bench(upon(("step", "ab"), ("echo", "a")))
+    bench.give("a", 7, at=(("echo", 2),))
+    bench.give("b", 8, at=(("step", 5),))
+    bench.give("b", 8, at=(("step", 5),))
+    assert bench.party.status == "running"
+    bench.give("a", 9, at=(("step", 1),))
+    assert bench.party.result == [(1, (2,), "a", 7), (0, (5,), "b", 8), (0, (1,), "a", 9)]
+    assert bench.dropped == ["duplicate"]
+
+
+def test_mail_that_waited_arrives_and_other_mail_stays() -> None:
+    async def program(net: Net) -> Any:
+        await net.recv(Number.form(), "z")
+        one = await net.arrival(Inbox(("step",), Number.form(), frozenset("ab")))
+        stranger = await net.sub("step", 4).recv(Number.form(), "c")
+        return one, stranger.value
+
+    bench = Bench(program)
+    bench.give("c", 1, at=(("step", 4),))
+    bench.give("a", 2, at=(("other", 4),))
+    bench.give("a", 3, at=(("step", 4), ("deep", 0)))
+    bench.give("b", 4, at=(("step", 9),))
+    bench.give("z", 0)
+    assert bench.party.result == (Arrival(0, (9,), "b", Number(4)), 1)
+
+
+def test_a_malformed_arrival_says_so_and_none_is_nothing() -> None:
+    bench = Bench(upon(("step", "a"), timeout_s=2.0))
+    bench.raw("a", "Number", b"short", at=(("step", 0),))
+    bench.party.tick(2.0)
+    bench.give("a", 5, at=(("step", 1),), now=2.5)
+    first, second, third = bench.party.result
+    assert isinstance(first[3], Malformed)
+    assert second is None
+    assert third == (0, (1,), "a", 5)
+
+
+def test_mail_that_a_window_forgot_does_not_arrive() -> None:
+    async def program(net: Net) -> Any:
+        await net.recv(Number.form(), "z")
+        net.window(("step",), (3,), (4,))
+        return await net.arrival(Inbox(("step",), Number.form(), frozenset("a")))
+
+    bench = Bench(program)
+    bench.give("a", 1, at=(("step", 2),))
+    bench.give("z", 0)
+    bench.give("a", 2, at=(("step", 5),))
+    bench.give("a", 3, at=(("step", 3),))
+    assert bench.party.result == Arrival(0, (3,), "a", Number(3))
+    assert bench.dropped == ["early"]
+
+
+def test_one_message_ends_one_of_two_waits() -> None:
+    async def one(net: Net) -> Any:
+        return await net.arrival(Inbox(("step",), Number.form(), frozenset("a")))
+
+    async def program(net: Net) -> Any:
+        return await net.par(one(net), one(net))
+
+    bench = Bench(program)
+    bench.give("a", 1, at=(("step", 0),))
+    assert bench.party.status == "running"
+    assert bench.party.where() == [Waiting("", "Number", ("a",), None)]
+    bench.give("a", 2, at=(("step", 1),))
+    assert [got.message.value for got in bench.party.result] == [1, 2]
 
 
 def test_recv_of_malformed_aborts_and_blames_nobody() -> None:
