@@ -8,11 +8,11 @@ that is too long nothing is kept, but its sender has spoken, and badly.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
-from ostraka.net import Body, Label, Malformed, Path, indices, names
+from ostraka.net import Body, Form, Inbox, Label, Malformed, Path, indices, names
 
 Place = Literal["late", "early", "in"]
 Refusal = Literal["late", "early", "duplicate", "conflict", "flood"]
@@ -94,9 +94,26 @@ class Mailbox:
         self._order.pop((label, kind, sender), None)
         return mail.body
 
-    def unread(self) -> Iterator[tuple[Label, str, str]]:
-        """(label, kind, sender) of all that nobody has read, in order of arrival."""
-        return iter(self._order)
+    def read_as(self, form: Form[Any], label: Label, sender: str) -> Any:
+        """What the form gives of the slot's body; Malformed also of a long one, None of nothing."""
+        body = self.read(label, form.kind, sender)
+        if body is None or isinstance(body, Malformed):
+            return body
+        if len(body) > form.max_bytes:
+            return Malformed(f"{len(body)} bytes, at most {form.max_bytes} expected")
+        return form.decode(body)
+
+    def oldest(self, base: Label, inboxes: Sequence[Inbox[Any]]) -> tuple[int, Label, str] | None:
+        """(inbox, label, sender) of what has waited longest below ``base``; None for nothing."""
+        depth = len(base)
+        for label, kind, sender in self._order:
+            if label[:depth] != base:
+                continue
+            path = names(label[depth:])
+            for place, inbox in enumerate(inboxes):
+                if inbox.form.kind == kind and inbox.path == path and sender in inbox.senders:
+                    return place, label, sender
+        return None
 
     def give_up(self, label: Label, kind: str, sender: str) -> bool:
         """Close an empty slot for good; true if it was empty."""

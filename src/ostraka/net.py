@@ -180,7 +180,24 @@ class Sleep:
     seconds: float
 
 
-Request = Receive | Newest | Upon | Join | Sleep
+Wait = Receive | Newest | Upon | Sleep
+Request = Wait | Join
+
+
+def describe(request: Wait, spoken: frozenset[str]) -> tuple[str, str, tuple[str, ...]]:
+    """What a request waits for: label, kind, and the senders that have not spoken yet."""
+    match request:
+        case Receive(label=label, form=form, senders=senders):
+            return label_text(label), form.kind, tuple(s for s in senders if s not in spoken)
+        case Newest(label=label, path=path, form=form, sender=sender):
+            inner = "/".join(f"{name}.?" for name in path)
+            return "/".join(p for p in (label_text(label), inner) if p), form.kind, (sender,)
+        case Upon(label=label, inboxes=inboxes):
+            kinds = "/".join(dict.fromkeys(inbox.form.kind for inbox in inboxes))
+            anybody = set[str]().union(*(inbox.senders for inbox in inboxes))
+            return label_text(label), kinds, tuple(sorted(anybody))
+        case Sleep():
+            return "", "time", ()
 
 
 class Port(Protocol):

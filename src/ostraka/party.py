@@ -18,7 +18,6 @@ from ostraka.net import (
     Abort,
     Arrival,
     Body,
-    Form,
     Gathered,
     Join,
     Label,
@@ -33,9 +32,10 @@ from ostraka.net import (
     Timeout,
     Trace,
     Upon,
+    Wait,
+    describe,
     indices,
     label_text,
-    names,
 )
 
 Failure = Abort | Timeout
@@ -97,7 +97,7 @@ class _Wait:
     """A task that waits for messages or for time."""
 
     task: _Task
-    request: Receive | Newest | Upon | Sleep
+    request: Wait
     deadline: float | None
     messages: dict[str, Any] = field(default_factory=dict)
     malformed: dict[str, Malformed] = field(default_factory=dict)
@@ -176,7 +176,11 @@ class Party:
 
     def where(self) -> list[Waiting]:
         """What this party waits for, for people who ask why nothing happens."""
-        return [_describe(wait) for wait in self._waits]
+        spoken = (frozenset({**wait.messages, **wait.malformed}) for wait in self._waits)
+        return [
+            Waiting(*describe(wait.request, done), wait.deadline)
+            for wait, done in zip(self._waits, spoken, strict=True)
+        ]
 
     def over(self, label: Label) -> bool:
         """Whether a window has closed behind this label: nothing in it matters here any more."""
@@ -224,7 +228,7 @@ class Party:
                     if self._found(request):
                         self._answer(wait)
                 case Upon() as request:
-                    if self._has_mail(request):
+                    if self._mail.oldest(request.label, request.inboxes):
                         self._answer(wait)
                 case Sleep():
                     pass
@@ -233,10 +237,9 @@ class Party:
         """Decode one sender's message of the slot for a waiting task, once."""
         if sender in wait.messages or sender in wait.malformed or sender not in request.senders:
             return
-        body = self._mail.read(request.label, request.form.kind, sender)
-        if body is None:
+        message = self._mail.read_as(request.form, request.label, sender)
+        if message is None:
             return
-        message = _decode(request.form, body)
         if isinstance(message, Malformed):
             wait.malformed[sender] = message
         else:
@@ -285,26 +288,21 @@ class Party:
         label = self._found(request)
         if label is None:
             return None
-        body = self._mail.read(label, request.form.kind, request.sender)
-        assert body is not None, "what was found a moment ago is still there"
+        message = self._mail.read_as(request.form, label, request.sender)
+        assert message is not None, "what was found a moment ago is still there"
         index = indices(label[len(request.label) :])
         self._mail.raise_floor(request.label, request.path, index)
-        return index, _decode(request.form, body)
-
-    def _has_mail(self, request: Upon) -> bool:
-        return any(_inbox(request, *slot) is not None for slot in self._mail.unread())
+        return index, message
 
     def _arrived(self, request: Upon) -> Arrival | None:
         """What has waited longest in one of the inboxes, or nothing."""
-        for label, kind, sender in self._mail.unread():
-            place = _inbox(request, label, kind, sender)
-            if place is not None:
-                body = self._mail.read(label, kind, sender)
-                assert body is not None, "what nobody has read is still there"
-                index = indices(label[len(request.label) :])
-                message = _decode(request.inboxes[place].form, body)
-                return Arrival(place, index, sender, message)
-        return None
+        oldest = self._mail.oldest(request.label, request.inboxes)
+        if oldest is None:
+            return None
+        place, label, sender = oldest
+        form = request.inboxes[place].form
+        message = self._mail.read_as(form, label, sender)
+        return Arrival(place, indices(label[len(request.label) :]), sender, message)
 
     # --- the interpreter --------------------------------------------------------------------
 
@@ -336,7 +334,7 @@ class Party:
                     self._answer(wait)
             case Upon(timeout_s=timeout_s):
                 wait = self._wait(task, request, timeout_s)
-                if self._has_mail(request):
+                if self._mail.oldest(request.label, request.inboxes):
                     self._answer(wait)
             case Sleep(seconds):
                 self._wait(task, request, seconds)
@@ -349,9 +347,7 @@ class Party:
             case _:
                 raise TypeError(f"a protocol awaited {request!r}, which is no request to Net")
 
-    def _wait(
-        self, task: _Task, request: Receive | Newest | Upon | Sleep, timeout_s: float | None
-    ) -> _Wait:
+    def _wait(self, task: _Task, request: Wait, timeout_s: float | None) -> _Wait:
         wait = _Wait(task, request, None if timeout_s is None else self.now + timeout_s)
         self._waits.append(wait)
         return wait
@@ -402,40 +398,3 @@ class Party:
         yield from (wait.task for wait in self._waits)
         yield from (task for task, _, _ in self._ready)
         yield from (join.parent for join in reversed(self._joins))
-
-
-def _inbox(request: Upon, label: Label, kind: str, sender: str) -> int | None:
-    """The place of the inbox that a slot belongs to."""
-    depth = len(request.label)
-    if label[:depth] != request.label:
-        return None
-    path = names(label[depth:])
-    for place, inbox in enumerate(request.inboxes):
-        if inbox.form.kind == kind and inbox.path == path and sender in inbox.senders:
-            return place
-    return None
-
-
-def _decode(form: Form[Any], body: Body | Malformed) -> Any:
-    if isinstance(body, Malformed):
-        return body
-    if len(body) > form.max_bytes:
-        return Malformed(f"{len(body)} bytes, at most {form.max_bytes} expected")
-    return form.decode(body)
-
-
-def _describe(wait: _Wait) -> Waiting:
-    match wait.request:
-        case Receive(label=label, form=form, senders=senders):
-            silent = (s for s in senders if s not in wait.messages and s not in wait.malformed)
-            return Waiting(label_text(label), form.kind, tuple(silent), wait.deadline)
-        case Newest(label=label, path=path, form=form, sender=sender):
-            inner = "/".join(f"{name}.?" for name in path)
-            at = "/".join(part for part in (label_text(label), inner) if part)
-            return Waiting(at, form.kind, (sender,), wait.deadline)
-        case Upon(inboxes=inboxes):
-            kinds = "/".join(dict.fromkeys(inbox.form.kind for inbox in inboxes))
-            anybody = sorted(set[str]().union(*(inbox.senders for inbox in inboxes)))
-            return Waiting("", kinds, tuple(anybody), wait.deadline)
-        case Sleep():
-            return Waiting("", "time", (), wait.deadline)

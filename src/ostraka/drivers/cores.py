@@ -17,7 +17,8 @@ def all_cores(threads: int | None = None) -> Iterator[Callable[..., Iterator[Any
     The thread that asks for results makes the items and is one of the threads: whenever enough
     items are ahead of it, it works on one itself, for one thread more than there are cores would
     only take turns. At most two items for each thread are ahead of the results, so that little
-    memory is in use. What the function raises is raised in the place of its result.
+    memory is in use. What the function raises is raised, perhaps before all results of earlier
+    items were given.
     """
     count = threads or os.cpu_count() or 1
     if count == 1:
@@ -53,10 +54,7 @@ class _Job:
         if not self.future.cancel():
             return False
         self.future = Future()
-        try:
-            self.future.set_result(self.function(self.item))
-        except Exception as error:  # noqa: BLE001 (raised where its result is asked for)
-            self.future.set_exception(error)
+        self.future.set_result(self.function(self.item))
         return True
 
 
