@@ -1,0 +1,7 @@
+"""Trust model `replicated`: several servers and several workers, some of each Byzantine."""
+
+from ostraka.trust.replicated.plan import Plan, Signed, State
+from ostraka.trust.replicated.server import server
+from ostraka.trust.replicated.worker import worker
+
+__all__ = ["Plan", "Signed", "State", "server", "worker"]

@@ -1,0 +1,124 @@
+"""What the parties of `replicated` agree on beforehand, and what a server keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ostraka.rules.api import PreAggregation, Rule, check_chain
+from ostraka.rules.contraction import CONTRACTIONS
+from ostraka.trust.public_step import Vector
+
+Check = Literal["off", "gather"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What all parties agree on; `check` refuses what cannot hold.
+
+    ``workers``: names; ``servers``: names to raw public keys, in order; ``session`` names the run
+    (32 bytes); ``f`` and ``f_servers``: Byzantine, crashed and slow ones together; ``rate``: step
+    to learning rate; ``gather_every``: T; ``window``: how many steps ahead a party takes messages
+    for, and how many old ones of its own it keeps; ``grace_s``: how long a party waits for more
+    than a quorum; ``patience_s``: how long it waits for a quorum before it asks around;
+    ``linger_s``: how long a server that is through stays for those who are not.
+    """
+
+    workers: tuple[str, ...]
+    servers: Mapping[str, bytes]
+    session: bytes
+    rounds: int
+    rule: Rule
+    pre: tuple[PreAggregation, ...]
+    f: int
+    f_servers: int
+    rate: Callable[[int], float]
+    max_norm: float
+    gather_every: int = 10
+    contraction: str = "median"
+    equivocation_check: Check = "gather"
+    window: int = 8
+    grace_s: float = 0.0
+    patience_s: float = 2.0
+    linger_s: float = 30.0
+
+    @property
+    def n(self) -> int:
+        """How many workers there are."""
+        return len(self.workers)
+
+    @property
+    def n_servers(self) -> int:
+        """How many servers there are."""
+        return len(self.servers)
+
+    @property
+    def quorum(self) -> int:
+        """Updates that a server waits for."""
+        return self.n - self.f
+
+    @property
+    def server_quorum(self) -> int:
+        """Models that a worker waits for, and vectors in a gather, one's own among them."""
+        return self.n_servers - self.f_servers
+
+    def check(self) -> None:
+        """ValueError with a sentence for numbers with which a promise cannot hold."""
+        if self.f < 0 or self.n < 3 * self.f + 1:
+            raise ValueError(
+                f"replicated needs at least 3 f + 1 workers, got n = {self.n} with f = {self.f}: "
+                f"{self.n} workers tolerate {max(0, (self.n - 1) // 3)} Byzantine ones"
+            )
+        if self.f_servers < 0 or self.n_servers < 3 * self.f_servers + 2:
+            raise ValueError(
+                f"replicated needs at least 3 f + 2 servers, got n = {self.n_servers} with "
+                f"f = {self.f_servers}: {self.n_servers} servers tolerate "
+                f"{max(0, (self.n_servers - 2) // 3)} Byzantine ones"
+            )
+        if self.contraction not in CONTRACTIONS:
+            raise ValueError(
+                f"contraction is one of {', '.join(CONTRACTIONS)}, got {self.contraction!r}"
+            )
+        for name, value in (("gather_every", self.gather_every), ("window", self.window)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        check_chain(self.rule.with_f(self.f), self.pre, self.quorum, self.f)
+
+    def number(self, name: str) -> int:
+        """A party's place among all: the workers in order, then the servers."""
+        return (*self.workers, *self.servers).index(name)
+
+    def gather_after(self, step: int) -> int:
+        """The number of the gather that follows a step; 0 where none does."""
+        return (step + 1) // self.gather_every if (step + 1) % self.gather_every == 0 else 0
+
+
+@dataclass(frozen=True)
+class Signed:
+    """A server's vector of a gather, with what proves that it is: signature and echoes."""
+
+    vector: Vector
+    signature: bytes
+    echoes: Mapping[str, bytes]
+
+
+@dataclass(frozen=True)
+class State:
+    """All that a server must keep: where it stands, its model, and its last complete gathers.
+
+    ``life`` counts its processes. ``gathers``: number to the vectors of that gather by name.
+    """
+
+    life: int
+    step: int
+    model: Vector
+    gathers: Mapping[int, Mapping[str, Signed]]
+
+    @classmethod
+    def initial(cls, model: npt.NDArray[np.float32]) -> State:
+        """Before the first step."""
+        return cls(0, 0, model, {})

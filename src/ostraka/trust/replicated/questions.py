@@ -1,0 +1,126 @@
+"""How a server that waits too long finds its way: it asks, counts claims and fetches a gather."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+import numpy as np
+
+from ostraka.net import Arrival, Net
+from ostraka.protocols.scatter_gather import (
+    MEMBER,
+    QUESTION,
+    Ask,
+    Fetch,
+    Member,
+    question,
+)
+from ostraka.trust.public_step import Vector
+from ostraka.trust.replicated.gathers import Gathers
+from ostraka.trust.replicated.plan import Plan, Signed
+
+Members = Mapping[str, Signed]
+
+
+class Questions:
+    """One server's questions of one process, and what others have answered to any of them."""
+
+    def __init__(self, net: Net, plan: Plan, life: int, gathers: Gathers) -> None:
+        self._net, self._plan, self._life, self._gathers = net, plan, life, gathers
+        self._number = plan.number(net.me)
+        self._others = tuple(name for name in plan.servers if name != net.me)
+        self._asked = 0
+        self._places: dict[str, int] = {}
+        self._latest: dict[str, int] = {}
+        self._answers: set[str] = set()
+        self._members: dict[int, dict[str, Signed]] = defaultdict(dict)
+        self._tried: list[str] = []
+
+    def ask(self, place: int) -> None:
+        """Ask everybody for what they have for this place."""
+        self._asked += 1
+        own = self._net.sub(QUESTION[0], self._number)
+        own.window(QUESTION[1:], (self._life, max(1, self._asked - 1)))
+        self._answers.clear()
+        label = question(self._net, self._number, self._life, self._asked)
+        label.broadcast((*self._others, *self._plan.workers), Ask(place))
+
+    def upon_standing(self, got: Arrival) -> None:
+        """Another server says where it stands; claims only rise."""
+        name, message = got.sender, got.message
+        self._places[name] = max(message.place, self._places.get(name, 0))
+        self._latest[name] = max(message.gather, self._latest.get(name, 0))
+        if got.index == (self._number, self._life, self._asked):
+            self._answers.add(name)
+
+    def upon_member(self, got: Arrival) -> None:
+        """A vector of a complete gather, with its proof."""
+        *_, originator = got.index
+        names = tuple(self._plan.servers)
+        if got.index[0] != self._number or originator >= len(names):
+            return
+        name, message = names[originator], got.message
+        echoes = {
+            other: row.tobytes()
+            for other, row in zip(names, message.echoes, strict=True)
+            if row.any()
+        }
+        signed = Signed(message.vector, message.signature, echoes)
+        if self._gathers.proves(message.gather, name, signed):
+            self._members[message.gather][name] = signed
+
+    def heard_enough(self) -> bool:
+        """Whether n - f servers, oneself included, have answered the last question."""
+        return len(self._answers) + 1 >= self._plan.server_quorum
+
+    def claimed(self, own: int) -> int:
+        """The greatest place that f + 1 servers claim to have reached: an honest one has."""
+        places = [own, *self._places.values()]
+        places += [0] * (self._plan.n_servers - len(places))
+        return sorted(places, reverse=True)[self._plan.f_servers]
+
+    def complete(self) -> tuple[int, Members] | None:
+        """The newest gather of which a quorum of vectors has come, each with its proof."""
+        quorum = self._plan.server_quorum
+        full = [number for number, got in self._members.items() if len(got) >= quorum]
+        return (max(full), self._members[max(full)]) if full else None
+
+    def newest(self) -> int:
+        """The newest gather that any server claims to have complete, 0 for none."""
+        return max(self._latest.values(), default=0)
+
+    def fetch(self, beyond: int) -> None:
+        """Ask one server that claims a gather beyond this one for it, another one every time."""
+        claims = sorted(((g, name) for name, g in self._latest.items() if g > beyond), reverse=True)
+        rest = [name for _, name in claims if name not in self._tried]
+        if not rest:
+            self._tried.clear()
+            rest = [name for _, name in claims]
+        if rest:
+            self._tried.append(rest[0])
+            label = question(self._net, self._number, self._life, self._asked)
+            label.send(rest[0], Fetch(True))
+
+    def arrived(self, number: int) -> None:
+        """This gather is behind us: forget what came of it and of those before."""
+        for old in [g for g in self._members if g <= number]:
+            del self._members[old]
+        self._tried.clear()
+
+
+def answer_fetch(net: Net, plan: Plan, got: Arrival, number: int, members: Members) -> None:
+    """Send the vectors of a complete gather to the server that asked for them."""
+    names = tuple(plan.servers)
+    label = question(net, *got.index)
+    for name, signed in members.items():
+        echoes = np.zeros((len(names), 64), np.uint8)
+        for row, other in zip(echoes, names, strict=True):
+            if other in signed.echoes:
+                row[:] = np.frombuffer(signed.echoes[other], np.uint8)
+        member = Member(number, _float32(signed.vector), signed.signature, echoes)
+        label.sub(MEMBER[3], names.index(name)).send(got.sender, member)
+
+
+def _float32(vector: Vector) -> Vector:
+    return np.asarray(vector, np.float32)
