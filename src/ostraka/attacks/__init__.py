@@ -2,6 +2,8 @@
 
 from ostraka.attacks.api import DataAttack, UpdateAttack
 from ostraka.attacks.data import LabelFlip
+from ostraka.attacks.gathers import worst_gather
+from ostraka.attacks.servers import SERVER_ATTACKS, ServerAttack
 from ostraka.attacks.updates import (
     ALIE,
     IPM,
@@ -31,6 +33,7 @@ __all__ = [
     "ALIE",
     "ATTACKS",
     "IPM",
+    "SERVER_ATTACKS",
     "DataAttack",
     "Gaussian",
     "Huge",
@@ -38,7 +41,9 @@ __all__ = [
     "LabelFlip",
     "Mimic",
     "NaN",
+    "ServerAttack",
     "SignFlip",
     "UpdateAttack",
     "Zero",
+    "worst_gather",
 ]

@@ -20,6 +20,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from ostraka.crypto.sign import SIGNATURE_BYTES, Sign, verifies
 from ostraka.crypto.transcript import digest
 from ostraka.wire import Exactly, Message
@@ -87,6 +90,12 @@ class Certificate:
             if name in keys and verifies(keys[name], signature, echoed)
         }
         return len(signed) >= len(keys) - f
+
+
+def vector_hash(vector: npt.NDArray[np.float32]) -> bytes:
+    """32 bytes that name a vector, float32 (d,)."""
+    octets = np.ascontiguousarray(vector, "<f4").view(np.uint8)
+    return digest("vector", octets.data)
 
 
 def stated(session: bytes, slot: Slot, what: bytes) -> bytes:

@@ -8,9 +8,14 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from ostraka.crypto.sign import Sign
-from ostraka.crypto.transcript import digest
 from ostraka.net import Arrival, Net, Trace
-from ostraka.protocols.consistent_broadcast import Certificate, ConsistentBroadcast, Echo, Slot
+from ostraka.protocols.consistent_broadcast import (
+    Certificate,
+    ConsistentBroadcast,
+    Echo,
+    Slot,
+    vector_hash,
+)
 from ostraka.protocols.scatter_gather import ECHO, GATHER, Gathered
 from ostraka.trust.public_step import Vector
 from ostraka.trust.replicated.plan import Plan, Signed
@@ -21,12 +26,6 @@ KEPT = 2
 Stored = tuple[Vector | None, bytes, bytes]
 """What is stored of a slot: one's own vector, or None for an echo; the digest; the signature."""
 Store = Callable[[Slot, Stored], None]
-
-
-def vector_hash(vector: Vector) -> bytes:
-    """32 bytes that name a vector, float32 (d,)."""
-    octets = np.ascontiguousarray(vector, "<f4").view(np.uint8)
-    return digest("gathered vector", octets.data)
 
 
 class Gathers:
@@ -88,7 +87,7 @@ class Gathers:
         slot, what = Slot(Gathered.kind, number, got.sender), vector_hash(vector)
         if not np.isfinite(vector).all() or not self._broadcast.signed(slot, what, signature):
             detail = f"its vector of gather {number} is not finite or not signed"
-            self._trace("malformed", party=got.sender, detail=detail)
+            self._trace("malformed", party=got.sender, by=self._net.me, detail=detail)
             return
         self._heard[number][got.sender] = (vector, what, signature)
         if self._plan.equivocation_check != "off":
@@ -147,4 +146,10 @@ class Gathers:
         liar = slot.originator
         if liar in self._broadcast.evidence and liar not in self.ignored:
             self.ignored.add(liar)
-            self._trace("excluded", party=liar, reason="equivocation", detail="", round=slot.step)
+            self._trace(
+                "excluded",
+                party=liar,
+                by=self._net.me,
+                reason="equivocation",
+                detail=f"two vectors, both signed, in gather {slot.step}",
+            )

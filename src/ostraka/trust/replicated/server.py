@@ -119,7 +119,8 @@ class _Server:
             if got is None:
                 self._upon_silence()
             elif isinstance(got.message, Malformed):
-                self.trace("malformed", party=got.sender, detail=got.message.detail)
+                detail = got.message.detail
+                self.trace("malformed", party=got.sender, by=self.net.me, detail=detail)
             else:
                 list(handlers.values())[got.place](got)
         return self._state()
@@ -223,7 +224,8 @@ class _Server:
             fits = float(np.linalg.norm(vector.astype(np.float64))) <= self.plan.max_norm
         if not fits:
             reason = "norm" if np.isfinite(vector).all() else "non-finite"
-            self.trace("excluded", round=got.index[0], party=got.sender, reason=reason, detail="")
+            at = {"round": got.index[0], "party": got.sender, "by": self.net.me}
+            self.trace("excluded", **at, reason=reason, detail="")
         elif got.index[0] >= self.step:
             self.updates[got.index[0]][got.sender] = vector
 

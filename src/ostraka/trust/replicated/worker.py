@@ -85,7 +85,8 @@ class _Worker:
 
     def _upon_model(self, step: int, server: str, message: Model | Malformed) -> None:
         if isinstance(message, Malformed) or not np.isfinite(message.vector).all():
-            self.trace("malformed", party=server, round=step, kind=Model.kind)
+            detail = f"its model of step {step} is not finite or not well-formed"
+            self.trace("malformed", party=server, by=self.net.me, detail=detail)
         elif self.step <= step <= self.plan.rounds:
             self.models[step][server] = message.vector
 

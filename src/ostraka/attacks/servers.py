@@ -1,0 +1,200 @@
+"""Byzantine parameter servers: what they show of their models, to each receiver as they like.
+
+Such a server runs the honest program behind a network that bends what it says: models to workers,
+signed vectors in gathers. It signs what it says, so that only the other servers' echoes can tell.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ostraka.crypto.sign import Sign
+from ostraka.net import Net, Sendable
+from ostraka.protocols.consistent_broadcast import Slot, stated, vector_hash
+from ostraka.protocols.scatter_gather import Gathered, Model
+from ostraka.rules.api import positive
+
+Vector = npt.NDArray[np.float32]
+Program = Callable[[Net], Coroutine[Any, Any, Any]]
+
+
+class ServerAttack(ABC):
+    """What a corrupt server shows in place of its model."""
+
+    name: ClassVar[str]
+    knows: ClassVar[str] = "the model that it would have, and all that it was sent"
+    controls: ClassVar[str] = "the models and vectors that its servers show, to each receiver"
+    delay_s: float = 0.0
+
+    @abstractmethod
+    def shown(self, model: Vector, step: int, to: str, rng: np.random.Generator) -> Vector | None:
+        """What this receiver sees instead of the model of a step or gather; None for nothing."""
+
+
+@dataclass(frozen=True)
+class RandomModel(ServerAttack):
+    """Shows noise, another one for everybody."""
+
+    scale: float = 10.0
+    name: ClassVar[str] = "random"
+
+    def __post_init__(self) -> None:
+        positive("random", "scale", self.scale)
+
+    def shown(self, model: Vector, step: int, to: str, rng: np.random.Generator) -> Vector:
+        """Normal numbers."""
+        return (self.scale * rng.standard_normal(model.size)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Reversed(ServerAttack):
+    """Shows its model times a negative number: the same to everybody."""
+
+    factor: float = 10.0
+    name: ClassVar[str] = "reversed"
+
+    def __post_init__(self) -> None:
+        positive("reversed", "factor", self.factor)
+
+    def shown(self, model: Vector, step: int, to: str, rng: np.random.Generator) -> Vector:
+        """-factor times the model."""
+        return (np.float32(-self.factor) * model).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Extremes(ServerAttack):
+    """Equivocates: shows half of the receivers huge numbers of one sign, the others the opposite.
+
+    Which receiver is in which half changes with the step, so that servers drift apart.
+    """
+
+    size: float = 1e3
+    name: ClassVar[str] = "extremes"
+
+    def __post_init__(self) -> None:
+        positive("extremes", "size", self.size)
+
+    def shown(self, model: Vector, step: int, to: str, rng: np.random.Generator) -> Vector:
+        """The model and as much more or less in every coordinate."""
+        sign = 1 if (sum(to.encode()) + step) % 2 else -1
+        return (model + np.float32(sign * self.size)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Stale(ServerAttack):
+    """Shows the first model that it ever had, for ever."""
+
+    name: ClassVar[str] = "stale"
+    _first: list[Vector] = field(default_factory=list, repr=False, compare=False)
+
+    def shown(self, model: Vector, step: int, to: str, rng: np.random.Generator) -> Vector:
+        """The first model."""
+        if not self._first:
+            self._first.append(np.array(model))
+        return self._first[0]
+
+
+@dataclass(frozen=True)
+class SilentServer(ServerAttack):
+    """Shows nothing, but answers questions."""
+
+    name: ClassVar[str] = "silent"
+
+    def shown(self, model: Vector, step: int, to: str, rng: np.random.Generator) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True)
+class Slow(ServerAttack):
+    """Shows its honest model, late."""
+
+    delay_s: float = 1.0
+    name: ClassVar[str] = "slow"
+
+    def __post_init__(self) -> None:
+        positive("slow", "delay_s", self.delay_s)
+
+    def shown(self, model: Vector, step: int, to: str, rng: np.random.Generator) -> Vector:
+        """The model."""
+        return model
+
+
+SERVER_ATTACKS: dict[str, type[ServerAttack]] = {
+    attack.name: attack for attack in (RandomModel, Reversed, Extremes, Stale, SilentServer, Slow)
+}
+
+
+class LyingNet(Net):
+    """A server's network that shows each receiver what the attack makes of its vectors."""
+
+    __slots__ = ("_lie",)
+
+    def __init__(self, net: Net, lie: Lie) -> None:
+        super().__init__(net._port, net.label)
+        self._lie = lie
+
+    def sub(self, name: str, index: int = 0) -> Net:
+        """The same network one label deeper."""
+        return LyingNet(super().sub(name, index), self._lie)
+
+    def send(self, to: str, message: Sendable) -> None:
+        """Queue what this receiver is to see."""
+        bent = self._lie.bend(self, to, message)
+        if bent is None:
+            return
+        if self._lie.attack.delay_s and bent.kind in (Model.kind, Gathered.kind):
+            self._lie.late.append((self.now + self._lie.attack.delay_s, self.label, to, bent))
+        else:
+            super().send(to, bent)
+
+    def broadcast(self, to: Sequence[str], message: Sendable) -> None:
+        """Queue what each of them is to see."""
+        for name in to:
+            self.send(name, message)
+
+
+@dataclass
+class Lie:
+    """One corrupt server: its attack, and what it needs to sign its lies."""
+
+    attack: ServerAttack
+    session: bytes
+    sign: Sign
+    rng: np.random.Generator
+    late: deque[Any] = field(default_factory=deque)
+
+    def bend(self, net: Net, to: str, message: Sendable) -> Sendable | None:
+        """What this receiver is sent in place of a message; None for nothing."""
+        if not isinstance(message, Model | Gathered):
+            return message
+        number = net.label[-1][1]
+        vector = self.attack.shown(message.vector, number, to, self.rng)
+        if vector is None or isinstance(message, Model):
+            return None if vector is None else Model(vector)
+        slot = Slot(Gathered.kind, number, net.me)
+        statement = stated(self.session, slot, vector_hash(vector))
+        return Gathered(vector, self.sign(statement))
+
+
+async def corrupt_server(net: Net, lie: Lie, program: Program) -> None:
+    """Run a server's honest program behind a lying network."""
+    await net.race(program(LyingNet(net, lie)), _later(net, lie))
+
+
+async def _later(net: Net, lie: Lie) -> None:
+    """Send what was held back, when its time has come."""
+    while True:
+        await net.sleep(max(0.05, lie.attack.delay_s / 4))
+        while lie.late and lie.late[0][0] <= net.now:
+            _, label, to, message = lie.late.popleft()
+            at = net
+            for name, index in label:
+                at = at.sub(name, index)
+            at.send(to, message)

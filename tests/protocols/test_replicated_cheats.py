@@ -1,0 +1,239 @@
+"""Cheaters of `replicated`, at every message that one can bend: training goes on, nobody honest is
+left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+import pytest
+
+from ostraka.attacks.servers import SERVER_ATTACKS, Lie, ServerAttack, corrupt_server
+from ostraka.crypto.transcript import digest
+from ostraka.net import Net, Program
+from ostraka.protocols.consistent_broadcast import Echo
+from ostraka.protocols.scatter_gather import (
+    Ask,
+    Done,
+    Fetch,
+    Gathered,
+    Member,
+    Model,
+    Standing,
+    Update,
+    question,
+)
+from ostraka.wire import Array, Message, Tensor
+from tests.protocols.replicated_world import SIGNS, D, Scheduler, World, make_plan, pulled
+
+HUGE = 2**64 - 1
+
+
+def goes_on(world: World, liars: set[str], near: float = 0.35) -> None:
+    """All honest parties end, near what they were to learn and near one another."""
+    outcomes = world.run(until_s=2e4)
+    for name, outcome in outcomes.items():
+        assert name in liars or outcome.status == "done", (name, outcome)
+    models = {name: model for name, model in world.models().items() if name not in liars}
+    for name, model in models.items():
+        assert np.abs(model - 1).max() < near, (name, model)
+    refused = {e["party"] for e in by_honest(world, "excluded", liars)}
+    refused |= {e["party"] for e in by_honest(world, "malformed", liars)}
+    assert refused <= liars, "an honest party was refused"
+
+
+def by_honest(world: World, event: str, liars: set[str]) -> list[dict[str, Any]]:
+    """The events of a kind that honest parties told."""
+    return [e for e in world.told(event) if e["by"] not in liars]
+
+
+def against_the_honest(name: str, step: int, model: np.ndarray) -> np.ndarray:
+    """An honest worker's update, but w00 pulls the other way."""
+    return pulled(name, step, model) * np.float32(-0.5 if name == "w00" else 1.0)
+
+
+def lying(world: World, name: str, attack: ServerAttack) -> Program:
+    """A server that runs the honest program behind a lying network."""
+    lie = Lie(attack, world.plan.session, SIGNS[name][0], np.random.default_rng(0))
+    honest = world._server(name)
+    return lambda net: corrupt_server(net, lie, honest)
+
+
+@pytest.mark.parametrize("check", ["off", "gather"])
+@pytest.mark.parametrize("every", [1, 4])
+@pytest.mark.parametrize("kind", SERVER_ATTACKS)
+def test_one_lying_server_and_one_lying_worker_of_the_fewest_there_may_be(
+    kind: str, every: int, check: str
+) -> None:
+    plan = make_plan(rounds=24, gather_every=every, equivocation_check=check)
+    world = World(plan, update=against_the_honest, adversary=Scheduler(plan, 1, calm_s=0.0))
+    world.replaced = {"s0": lying(world, "s0", SERVER_ATTACKS[kind]())}
+    goes_on(world, {"s0", "w00"})
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_equivocation_is_evidence_and_evicts_the_liar_alone(seed: int) -> None:
+    plan = make_plan(4, 8, f=1, f_servers=2, rounds=16, gather_every=2, grace_s=0.2)
+    world = World(plan, adversary=Scheduler(plan, seed, calm_s=0.0), seed=seed)
+    kinds = {"s3": SERVER_ATTACKS["extremes"](), "s6": SERVER_ATTACKS["reversed"]()}
+    world.replaced = {name: lying(world, name, attack) for name, attack in kinds.items()}
+    goes_on(world, {"s3", "s6"})
+    evicted = by_honest(world, "excluded", {"s3", "s6"})
+    assert {e["party"] for e in evicted} == {"s3"}, "who lies to all alike shows no two things"
+    assert {e["by"] for e in evicted} == set(plan.servers) - {"s3", "s6"}
+
+
+# --- messages that no honest party sends ------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Wide(Message):
+    """A vector of another dtype, under the name of an honest kind."""
+
+    vector: Annotated[Array, Tensor("float64", ("d",))]
+
+
+def named(message: Message, kind: str) -> Message:
+    """The same bytes as another kind of message."""
+    object.__setattr__(message, "kind", kind)
+    return message
+
+
+def numbers(value: float, size: int = D) -> np.ndarray:
+    return np.full(size, value, np.float32)
+
+
+Junk = Callable[[Net, World], None]
+
+
+def bad_updates(net: Net, world: World) -> None:
+    servers = tuple(world.plan.servers)
+    for step in range(0, 10):
+        kinds = [
+            numbers(np.nan),
+            numbers(1e38),
+            numbers(np.inf),
+            numbers(0, D - 1),
+            numbers(0, D + 1),
+        ]
+        net.sub("update", step).broadcast(servers, Update(kinds[step % 5]))
+    net.sub("update", 1).broadcast(servers, named(Wide(np.zeros(D)), "Update"))
+
+
+def far_updates(net: Net, world: World) -> None:
+    for step in (10**6, HUGE):
+        net.sub("update", step).broadcast(tuple(world.plan.servers), Update(numbers(9)))
+
+
+def odd_questions(net: Net, world: World) -> None:
+    servers, me = tuple(world.plan.servers), world.plan.number(net.me)
+    for asker in (me, (me + 1) % 4, 77, HUGE):
+        for number in (1, 2, HUGE):
+            for place in (0, 1, 7, HUGE):
+                question(net, asker, HUGE, number).broadcast(servers, Ask(place))
+
+
+def early_done(net: Net, world: World) -> None:
+    net.sub("done").broadcast(tuple(world.plan.servers), Done(True))
+
+
+@pytest.mark.parametrize("junk", [bad_updates, far_updates, odd_questions, early_done])
+def test_a_worker_that_sends_junk_harms_nobody(junk: Junk) -> None:
+    async def program(net: Net) -> None:
+        for _ in range(5):
+            junk(net, world)
+            await net.sleep(1.0)
+
+    plan = make_plan(rounds=16)
+    world = World(plan, adversary=Scheduler(plan, 2, calm_s=0.0))
+    world.replaced = {"w02": program}
+    goes_on(world, {"w02"})
+
+
+def everybody(world: World, me: str) -> tuple[str, ...]:
+    return tuple(name for name in (*world.plan.workers, *world.plan.servers) if name != me)
+
+
+def bad_models(net: Net, world: World) -> None:
+    for step in range(0, 12):
+        kinds = [numbers(np.nan), numbers(3e38), numbers(np.inf), numbers(0, D - 1)]
+        net.sub("model", step).broadcast(world.plan.workers, Model(kinds[step % 4]))
+
+
+def claims_of_the_end(net: Net, world: World) -> None:
+    """Standing at 2^64 - 1 in answer to any question that somebody might have asked."""
+    for name in everybody(world, net.me):
+        asker = world.plan.number(name)
+        for life in (1, 2):
+            for number in range(1, 6):
+                label = question(net, asker, life, number)
+                label.send(name, Standing(HUGE, HUGE))
+
+
+def bad_vectors(net: Net, world: World) -> None:
+    others = tuple(name for name in world.plan.servers if name != net.me)
+    for number in range(1, 5):
+        for vector in (numbers(np.nan), numbers(1e30)):
+            net.sub("gather", number).broadcast(others, Gathered(vector, bytes(64)))
+        for originator in (0, 1, 4, 77):
+            label = net.sub("gather", number).sub("echo", originator)
+            label.broadcast(others, Echo(digest("x"), bytes(64), bytes(64)))
+
+
+def bad_members(net: Net, world: World) -> None:
+    others = tuple(name for name in world.plan.servers if name != net.me)
+    for name in others:
+        asker = world.plan.number(name)
+        for originator in (0, 1, 4, 77):
+            label = question(net, asker, 1, 1).sub("member", originator)
+            member = Member(HUGE, numbers(5), bytes(64), np.ones((5, 64), np.uint8))
+            label.send(name, member)
+        question(net, asker, 1, 1).send(name, Fetch(True))
+        question(net, world.plan.number(net.me), HUGE, 3).send(name, Fetch(True))
+
+
+@pytest.mark.parametrize("junk", [bad_models, claims_of_the_end, bad_vectors, bad_members])
+@pytest.mark.parametrize("seed", range(2))
+def test_a_server_that_sends_junk_harms_nobody(junk: Junk, seed: int) -> None:
+    """While others come and go, so that questions are asked."""
+
+    async def program(net: Net) -> None:
+        for _ in range(20):
+            junk(net, world)
+            await net.sleep(1.0)
+
+    plan = make_plan(rounds=16, gather_every=3, window=2)
+    liars = frozenset({"s4"})
+    scheduler = Scheduler(plan, seed, seconds=4.0, corrupt=liars, calm_s=60.0)
+    world = World(plan, adversary=scheduler, seed=seed)
+    world.replaced = {"s4": program}
+    goes_on(world, set(liars), near=0.9)
+
+
+def test_a_flood_of_questions_is_answered_with_vectors_now_and_then_only() -> None:
+    """A question is small and a model is not: one party must not make servers send for ever."""
+
+    async def program(net: Net) -> None:
+        me = world.plan.number(net.me)
+        for number in range(1, 400):
+            label = question(net, me, 1, number)
+            label.broadcast(tuple(world.plan.servers), Ask(0))
+            await net.sleep(0.01)
+
+    plan = make_plan(rounds=16)
+    world = World(plan, adversary=Scheduler(plan, 2, calm_s=0.0))
+    world.replaced = {"w03": program}
+    sent: list[Any] = []
+    watch = world.adversary.on_send
+
+    def on_send(now: float, sender: str, to: str, frame: Any) -> Any:
+        if to == "w03" and frame.kind == "Model":
+            sent.append(frame)
+        return watch(now, sender, to, frame)
+
+    world.adversary.on_send = on_send
+    goes_on(world, {"w03"})
+    ordinary = (plan.rounds + 1) * plan.n_servers
+    assert len(sent) <= ordinary + 2 * plan.n_servers * (1 + 4.0 / (plan.patience_s / 2))
