@@ -39,7 +39,7 @@ def worst_gather(
             lows.append(min(results))
             highs.append(max(results))
         return _apart(np.array(lows), np.array(highs))
-    best = honest[:1]
+    best = np.full_like(honest, honest[0])
     for lies in combinations_with_replacement(_common_lies(honest, f, q), f):
         ends = []
         for own in range(len(honest)):

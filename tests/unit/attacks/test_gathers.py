@@ -47,3 +47,11 @@ def test_the_nearest_neighbours_shrink_beyond_five_f_if_nobody_equivocates(n, f,
 def test_the_nearest_neighbours_can_be_driven_apart_below_that(n, f, q) -> None:
     """The worst lie lies just inside each receiver's cut, beyond its own value."""
     assert worst_ratio(n, f, q, "nearest-neighbour", equivocates=True) > 1.2
+
+
+def test_servers_that_agree_cannot_be_parted_and_the_next_gather_has_as_many_of_them() -> None:
+    together = np.zeros(4, np.float32)
+    for equivocates in (True, False):
+        for contract in CONTRACTIONS.values():
+            after = worst_gather(together, 1, 4, contract, equivocates=equivocates)
+            assert after.shape == together.shape
