@@ -70,7 +70,7 @@ def page(rows: list[dict[str, Any]]) -> str:
 The honest servers' range (it was 1) after each of {GATHERS} gathers, n servers of which f lie, q
 vectors received. A scheduler and liars that know everything choose, by search, who is late and what
 each receiver is told: numbers far away, at the honest ends, and just inside each receiver's cut,
-beyond its own value. Check off: a liar tells each receiver what it likes. Check on: the same to all. One
+beyond its own value. Check off: a liar tells each receiver what it likes; on: the same to all. One
 coordinate, from the start (groups of any sizes, or evenly spread) that is worst for the first
 gather. A search finds lower bounds on the worst; for the trimmed mean it reaches the proven upper
 bound. Made by `benchmarks/contraction.py`.
