@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 Values = npt.NDArray[np.float32]
 Contraction = Callable[[Values, int, int], Values]
-_INSIDE = 1e-3
+_INSIDE, _EQUAL = 1e-3, 1e-9
 
 
 def worst_gather(
@@ -62,15 +62,22 @@ def splits(h: int) -> Iterator[Values]:
 
 
 def _apart(lows: npt.NDArray[np.float64], highs: npt.NDArray[np.float64]) -> Values:
-    """One value for each server, low or high, so that the two farthest are as far as can be."""
-    best, gap = (0, 0), -1.0
-    for i, j in product(range(len(lows)), repeat=2):
-        if i != j and highs[j] - lows[i] > gap:
-            best, gap = (i, j), highs[j] - lows[i]
-    middle = (lows[best[0]] + highs[best[1]]) / 2
-    chosen = np.where(np.abs(highs - middle) > np.abs(lows - middle), highs, lows)
-    chosen[best[0]], chosen[best[1]] = lows[best[0]], highs[best[1]]
-    return chosen.astype(np.float32)
+    """One value for each server, low or high, so that the two farthest are as far as can be.
+
+    The others go where they are farther from the middle, and where that is all the same to the
+    smaller group, so that the next gather can be as bad.
+    """
+    pairs = ((i, j) for i, j in product(range(len(lows)), repeat=2) if i != j)
+    bottom, top = max(pairs, key=lambda pair: highs[pair[1]] - lows[pair[0]])
+    middle = (lows[bottom] + highs[top]) / 2
+    chosen = np.empty(len(lows), np.float32)
+    count = 0  # how many more are high than low
+    for i in (bottom, top, *(i for i in range(len(lows)) if i not in (bottom, top))):
+        gain = float(abs(highs[i] - middle) - abs(lows[i] - middle))
+        up = i == top or (i != bottom and (gain > _EQUAL or (gain > -_EQUAL and count <= 0)))
+        chosen[i] = highs[i] if up else lows[i]
+        count += 1 if up else -1
+    return chosen
 
 
 def _result(
