@@ -212,6 +212,24 @@ def test_a_server_that_sends_junk_harms_nobody(junk: Junk, seed: int) -> None:
     goes_on(world, set(liars), near=0.9)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_claimed_gather_that_never_was_keeps_nobody_waiting(seed: int) -> None:
+    """Servers that fell behind before the first gather must not look for one for ever."""
+
+    async def program(net: Net) -> None:
+        while True:
+            claims_of_the_end(net, world)
+            await net.sleep(1.0)
+
+    plan = make_plan(4, 8, f_servers=2, rounds=30, gather_every=50, window=1, linger_s=100)
+    liars = frozenset({"s1"})
+    scheduler = Scheduler(plan, seed, seconds=12.0, corrupt=liars, calm_s=60.0)
+    world = World(plan, {"s1": program}, adversary=scheduler, seed=seed)
+    outcomes = world.run(until_s=300.0)
+    assert {name for name, outcome in outcomes.items() if outcome.status != "done"} == liars
+    assert world.told("skipped")
+
+
 def test_a_flood_of_questions_is_answered_with_vectors_now_and_then_only() -> None:
     """A question is small and a model is not: one party must not make servers send for ever."""
 

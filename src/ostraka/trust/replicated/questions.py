@@ -36,6 +36,7 @@ class Questions:
         self._answers: set[str] = set()
         self._members: dict[int, dict[str, Signed]] = defaultdict(dict)
         self._tried: list[str] = []
+        self._fetched = 0
 
     def ask(self, place: int) -> None:
         """Ask everybody for what they have for this place."""
@@ -76,9 +77,11 @@ class Questions:
 
     def claimed(self, own: int) -> int:
         """The greatest place that f + 1 servers claim to have reached: an honest one has."""
-        places = [own, *self._places.values()]
-        places += [0] * (self._plan.n_servers - len(places))
-        return sorted(places, reverse=True)[self._plan.f_servers]
+        return self._claimed_by_enough([own, *self._places.values()])
+
+    def _claimed_by_enough(self, numbers: list[int]) -> int:
+        numbers += [0] * (self._plan.n_servers - len(numbers))
+        return sorted(numbers, reverse=True)[self._plan.f_servers]
 
     def complete(self) -> tuple[int, Members] | None:
         """The newest gather of which a quorum of vectors has come, each with its proof."""
@@ -86,12 +89,18 @@ class Questions:
         full = [number for number, got in self._members.items() if len(got) >= quorum]
         return (max(full), self._members[max(full)]) if full else None
 
-    def newest(self) -> int:
-        """The newest gather that any server claims to have complete, 0 for none."""
-        return max(self._latest.values(), default=0)
+    def claimed_gather(self) -> int:
+        """The newest gather that f + 1 servers claim to have complete: an honest one has; else 0.
+
+        One server's word would not do: a liar could have others wait for a gather that never was.
+        """
+        return self._claimed_by_enough(list(self._latest.values()))
 
     def fetch(self, beyond: int) -> None:
-        """Ask one server that claims a gather beyond this one for it, another one every time."""
+        """Ask one server that claims a gather beyond this one for it; another at every question."""
+        if self._fetched == self._asked:
+            return
+        self._fetched = self._asked
         claims = sorted(((g, name) for name, g in self._latest.items() if g > beyond), reverse=True)
         rest = [name for _, name in claims if name not in self._tried]
         if not rest:

@@ -151,6 +151,7 @@ class _Server:
         rule, pre = plan.rule.with_f(plan.f), [part.with_f(plan.f) for part in plan.pre]
         found = aggregate(np.stack(list(updates.values())), rule, pre, f=plan.f)
         self.model = step(self.model, found.vector, plan.rate(self.step))
+        self.lost = False
         self.trace("stepped", party=self.net.me, round=self.step, workers=list(updates))
         if plan.gather_after(self.step):
             self._begin_gather()
@@ -303,7 +304,7 @@ class _Server:
             found = self.questions.complete()
             if found is not None and found[0] * plan.gather_every > self.step:
                 self._take_gather(*found)
-            elif self.questions.newest() * plan.gather_every > self.step:
+            elif self.questions.claimed_gather() * plan.gather_every > self.step:
                 self.questions.fetch(self.step // plan.gather_every)
                 return
         self._jump(goal)
@@ -319,7 +320,7 @@ class _Server:
 
     def _jump(self, goal: int) -> None:
         """Skip to a place: what was skipped is answered with the present model."""
-        start, end = self.step + (not self.lost), min(goal // 2, self.plan.rounds)
+        start, end = self.step + (self.step in self.shown), min(goal // 2, self.plan.rounds)
         self.trace("skipped", party=self.net.me, round=self.step, to=end)
         self.shown |= dict.fromkeys(range(max(start, end - self.plan.window - 2), end), self.model)
         self.lost = False
