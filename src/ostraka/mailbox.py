@@ -22,24 +22,51 @@ Refusal = Literal["late", "early", "duplicate", "conflict", "flood"]
 class Limits:
     """How much of one sender's unread mail a party keeps, and how large one body may be.
 
-    ``of``: fewer unread bytes for these senders.
+    ``of``: fewer unread bytes for these senders. ``taken``: of how many messages that were taken
+    out (`Mailbox.take`) a party remembers for each sender that they came.
     """
 
     unread_frames: int = 64
     unread_bytes: int = 1 << 28
     frame_bytes: int = 1 << 28
     of: Mapping[str, int] = field(default_factory=dict)
+    taken: int = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One message on its way: where it belongs, what it claims to be, its bytes.
+
+    Malformed stands for a body that a driver refused to take in, before any of it was read.
+    """
+
+    label: Label
+    kind: str
+    body: Body | Malformed
+
+    @property
+    def size(self) -> int:
+        """Bytes of its body."""
+        return 0 if isinstance(self.body, Malformed) else len(self.body)
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A frame and the party that it is for."""
+
+    to: str
+    frame: Frame
 
 
 @dataclass(slots=True)
 class _Mail:
-    body: Body | Malformed
+    body: Body | Malformed | None
     unread: bool = True
 
     @property
     def size(self) -> int:
         """Bytes that it takes up."""
-        return 0 if isinstance(self.body, Malformed) else len(self.body)
+        return 0 if self.body is None or isinstance(self.body, Malformed) else len(self.body)
 
 
 @dataclass(slots=True)
@@ -70,7 +97,9 @@ class Mailbox:
         self._slots: dict[tuple[Label, str], dict[str, _Mail | None]] = {}
         self._windows: dict[tuple[Label, Path], _Window] = {}
         self._unread: dict[str, tuple[int, int]] = {}
-        self._order: dict[tuple[Label, str, str], None] = {}
+        self._order: dict[tuple[str, Path], dict[tuple[Label, str], int]] = {}
+        self._arrivals = 0
+        self._taken: dict[str, dict[tuple[Label, str], None]] = {}
 
     def put(self, sender: str, label: Label, kind: str, body: Body | Malformed) -> Refusal | None:
         """Keep one message, or say why not; Malformed: its driver did not take its bytes in."""
@@ -80,7 +109,8 @@ class Mailbox:
         if refusal is None:
             mail = _Mail(body)
             self._slots.setdefault((label, kind), {})[sender] = mail
-            self._order[label, kind, sender] = None
+            self._arrivals += 1
+            self._order.setdefault((kind, names(label)), {})[label, sender] = self._arrivals
             frames, size = self._unread.get(sender, (0, 0))
             self._unread[sender] = (frames + 1, size + mail.size)
         return refusal
@@ -90,8 +120,7 @@ class Mailbox:
         mail = self._slots.get((label, kind), {}).get(sender)
         if mail is None:
             return None
-        self._count_read(sender, mail)
-        self._order.pop((label, kind, sender), None)
+        self._count_read((label, kind), sender, mail)
         return mail.body
 
     def read_as(self, form: Form[Any], label: Label, sender: str) -> Any:
@@ -103,17 +132,32 @@ class Mailbox:
             return Malformed(f"{len(body)} bytes, at most {form.max_bytes} expected")
         return form.decode(body)
 
+    def take(self, form: Form[Any], label: Label, sender: str) -> Any:
+        """`read_as`, and the body does not stay; who says something there again is a duplicate.
+
+        A reader who takes whatever comes lets senders choose labels: no bodies must pile up in
+        them, and of each sender's oldest ones even the place is forgotten.
+        """
+        message = self.read_as(form, label, sender)
+        mail = self._slots[label, form.kind][sender]
+        assert mail is not None, "what was read is there"
+        mail.body = None
+        taken = self._taken.setdefault(sender, {})
+        taken[label, form.kind] = None
+        if len(taken) > self._limits.taken:
+            self._drop(next(iter(taken)), sender)
+        return message
+
     def oldest(self, base: Label, inboxes: Sequence[Inbox[Any]]) -> tuple[int, Label, str] | None:
         """(inbox, label, sender) of what has waited longest below ``base``; None for nothing."""
-        depth = len(base)
-        for label, kind, sender in self._order:
-            if label[:depth] != base:
-                continue
-            path = names(label[depth:])
-            for place, inbox in enumerate(inboxes):
-                if inbox.form.kind == kind and inbox.path == path and sender in inbox.senders:
-                    return place, label, sender
-        return None
+        depth, found = len(base), []
+        for place, inbox in enumerate(inboxes):
+            waiting = self._order.get((inbox.form.kind, (*names(base), *inbox.path)), {})
+            for (label, sender), arrival in waiting.items():
+                if label[:depth] == base and sender in inbox.senders:
+                    found.append((arrival, place, label, sender))
+                    break
+        return min(found)[1:] if found else None
 
     def give_up(self, label: Label, kind: str, sender: str) -> bool:
         """Close an empty slot for good; true if it was empty."""
@@ -145,10 +189,8 @@ class Mailbox:
         for at in over:  # windows below a label that is over would only pile up
             del self._windows[at]
         for key in [key for key in self._slots if window.place(key[0]) != "in"]:
-            for sender, mail in self._slots.pop(key).items():
-                if mail is not None:
-                    self._count_read(sender, mail)
-                    self._order.pop((*key, sender), None)
+            for sender in list(self._slots[key]):
+                self._drop(key, sender)
 
     def raise_floor(self, base: Label, path: Path, low: tuple[int, ...]) -> None:
         """Move only the lower edge of a window."""
@@ -177,7 +219,7 @@ class Mailbox:
             mail = slot[sender]
             if mail is None:
                 return "late"
-            return "duplicate" if mail.body == body else "conflict"
+            return "duplicate" if mail.body in (None, body) else "conflict"
         frames, size = self._unread.get(sender, (0, 0))
         kept = 0 if isinstance(body, Malformed) else len(body)
         crowded = frames >= self._limits.unread_frames
@@ -188,8 +230,22 @@ class Mailbox:
         for window in self._windows.values():
             yield window, window.place(label)
 
-    def _count_read(self, sender: str, mail: _Mail) -> None:
+    def _drop(self, key: tuple[Label, str], sender: str) -> None:
+        """Forget one sender's place in a slot."""
+        mail = self._slots[key].pop(sender)
+        if mail is not None:
+            self._count_read(key, sender, mail)
+        self._taken.get(sender, {}).pop(key, None)
+        if not self._slots[key]:
+            del self._slots[key]
+
+    def _count_read(self, key: tuple[Label, str], sender: str, mail: _Mail) -> None:
         if mail.unread:
             mail.unread = False
             frames, size = self._unread[sender]
             self._unread[sender] = (frames - 1, size - mail.size)
+            label, kind = key
+            waiting = self._order[kind, names(label)]
+            del waiting[label, sender]
+            if not waiting:
+                del self._order[kind, names(label)]

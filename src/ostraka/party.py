@@ -13,11 +13,12 @@ from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ostraka.mailbox import Frame as Frame
 from ostraka.mailbox import Limits, Mailbox
+from ostraka.mailbox import Outgoing as Outgoing
 from ostraka.net import (
     Abort,
     Arrival,
-    Body,
     Gathered,
     Join,
     Label,
@@ -39,31 +40,6 @@ from ostraka.net import (
 )
 
 Failure = Abort | Timeout
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One message on its way: where it belongs, what it claims to be, its bytes.
-
-    Malformed stands for a body that a driver refused to take in, before any of it was read.
-    """
-
-    label: Label
-    kind: str
-    body: Body | Malformed
-
-    @property
-    def size(self) -> int:
-        """Bytes of its body."""
-        return 0 if isinstance(self.body, Malformed) else len(self.body)
-
-
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """A frame and the party that it is for."""
-
-    to: str
-    frame: Frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +133,7 @@ class Party:
         """Let deadlines up to ``now`` pass."""
         self.now = now
         while self.status == "running":
-            due = (w for w in self._waits if w.deadline is not None and w.deadline <= now)
+            due = (w for w in self._waits if self._due(w))
             first = min(due, key=lambda w: w.deadline or 0.0, default=None)
             if first is None:
                 return
@@ -270,8 +246,8 @@ class Party:
                 self._ready.append((wait.task, self._gathered(wait, request), None))
             case Newest() as request:
                 self._ready.append((wait.task, self._pick(request), None))
-            case Upon() as request:
-                self._ready.append((wait.task, self._arrived(request), None))
+            case Upon():
+                self._ready.append((wait.task, wait, None))
             case Sleep():
                 self._ready.append((wait.task, None, None))
 
@@ -294,14 +270,17 @@ class Party:
         self._mail.raise_floor(request.label, request.path, index)
         return index, message
 
-    def _arrived(self, request: Upon) -> Arrival | None:
+    def _due(self, wait: _Wait) -> bool:
+        return wait.deadline is not None and wait.deadline <= self.now
+
+    def _arrived(self, request: Any) -> Arrival | None:
         """What has waited longest in one of the inboxes, or nothing."""
         oldest = self._mail.oldest(request.label, request.inboxes)
         if oldest is None:
             return None
         place, label, sender = oldest
         form = request.inboxes[place].form
-        message = self._mail.read_as(form, label, sender)
+        message = self._mail.take(form, label, sender)
         return Arrival(place, indices(label[len(request.label) :]), sender, message)
 
     # --- the interpreter --------------------------------------------------------------------
@@ -309,6 +288,11 @@ class Party:
     def _run(self) -> None:
         while self._ready:
             task, value, error = self._ready.popleft()
+            if isinstance(value, _Wait):  # it takes its mail only now: it might have been ended
+                wait, value = value, self._arrived(value.request)
+                if value is None and not self._due(wait):  # another task was quicker
+                    self._waits.append(wait)
+                    continue
             try:
                 if error is None:
                     request = task.coroutine.send(value)

@@ -3,6 +3,7 @@ left out."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -12,8 +13,9 @@ import pytest
 
 from ostraka.attacks.servers import SERVER_ATTACKS, Lie, ServerAttack, corrupt_server
 from ostraka.crypto.transcript import digest
-from ostraka.net import Net, Program
-from ostraka.protocols.consistent_broadcast import Echo
+from ostraka.net import Label, Net, Program
+from ostraka.party import Frame, Party
+from ostraka.protocols.consistent_broadcast import Echo, Slot, echo_of, stated, vector_hash
 from ostraka.protocols.scatter_gather import (
     Ask,
     Done,
@@ -83,6 +85,49 @@ def test_equivocation_is_evidence_and_evicts_the_liar_alone(seed: int) -> None:
     evicted = by_honest(world, "excluded", {"s3", "s6"})
     assert {e["party"] for e in evicted} == {"s3"}, "who lies to all alike shows no two things"
     assert {e["by"] for e in evicted} == set(plan.servers) - {"s3", "s6"}
+
+
+def test_a_liar_convicted_within_the_grace_of_a_gather_does_not_end_it() -> None:
+    """A quorum that is none any more must be waited for again, not at once and for ever."""
+    plan = make_plan(gather_every=1, grace_s=0.5)
+    world = World(plan)
+    party = Party("s0", world._server("s0"), trace=world._trace)
+
+    def come(sender: str, label: Label, message: Any, now: float) -> None:
+        party.deliver(sender, Frame(label, message.kind, message.encode()), now)
+
+    def statement(originator: str, vector: np.ndarray) -> bytes:
+        return stated(plan.session, Slot("Gathered", 1, originator), vector_hash(vector))
+
+    def echoed(sender: str, originator: str, vector: np.ndarray, now: float) -> None:
+        said = statement(originator, vector)
+        place = list(plan.servers).index(originator)
+        echo = Echo(
+            vector_hash(vector), SIGNS[originator][0](said), SIGNS[sender][0](echo_of(said))
+        )
+        come(sender, (("gather", 1), ("echo", place)), echo, now)
+
+    party.start(0.0)
+    for name in plan.workers:
+        come(name, (("update", 0),), Update(pulled(name, 0, numbers(0))), 0.1)
+    vectors = {name: numbers(k) for k, name in enumerate(plan.servers)}
+    first = ("s1", "s2", "s3")
+    for name in first:
+        signed = Gathered(vectors[name], SIGNS[name][0](statement(name, vectors[name])))
+        come(name, (("gather", 1),), signed, 0.1)
+    for name, sender in itertools.permutations(first, 2):
+        echoed(sender, name, vectors[name], 0.1)
+    assert party.deadline == pytest.approx(0.6)
+    echoed("s4", "s1", 7 * vectors["s1"], 0.2)
+    assert [e["party"] for e in world.told("excluded")] == ["s1"]
+    party.tick(0.7)
+    assert not world.told("gathered")
+    signed = Gathered(vectors["s4"], SIGNS["s4"][0](statement("s4", vectors["s4"])))
+    come("s4", (("gather", 1),), signed, 0.8)
+    for sender in first:
+        echoed(sender, "s4", vectors["s4"], 0.8)
+    party.tick(1.3)
+    assert [e["servers"] for e in world.told("gathered")] == [["s0", "s2", "s3", "s4"]]
 
 
 # --- messages that no honest party sends ------------------------------------------------------

@@ -174,10 +174,10 @@ class FixedPoint:
     def encode_short(self, vector: npt.NDArray[Any]) -> Ring | None:
         """What ``encode`` gives, where the vector is clearly within the bound; otherwise None.
 
-        Also where it is not finite. One pass in place of two. ValueError for another dtype or
-        shape.
+        Also for what is not finite, or no float32 or float64 (d,). One pass in place of two.
         """
-        self._check_shape(vector)
+        if vector.dtype not in (np.float32, np.float64) or vector.shape != (self.d,):
+            return None
         # Rounding moves the norm by at most sqrt(d) / 2, and the sum is off by less than 2^-20.
         longest = math.ldexp(self.bound, self.frac_bits) - math.sqrt(self.d) / 2
         words = np.empty(self.d, np.int64)

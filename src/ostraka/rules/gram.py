@@ -154,18 +154,23 @@ class Geometry:
 
     @property
     def distances(self) -> Float:
-        """Squared distances (n, n) between the worker rows, to 32 bits; ValueError if not measured.
-
-        The digits beyond are rounding, which depends on how the rows were measured: without them
-        distances that are equal in exact arithmetic are equal here, and who sorts by them decides
-        ties by position, in every trust model.
-        """
+        """Squared distances (n, n) between the worker rows; ValueError if not measured."""
         if not self.pairs:
             raise ValueError(
                 "distances between workers were not measured: a rule or pre-aggregation read more "
                 "than it declares. Let its `needs` say so"
             )
-        mantissa, exponent = np.frexp(self.squared[: self.n, : self.n])
+        return self.squared[: self.n, : self.n]
+
+    @property
+    def compared(self) -> Float:
+        """The same to 32 bits, for rules that only sort them.
+
+        The digits beyond are rounding, which depends on how the rows were measured: without them
+        distances that are equal in exact arithmetic are equal here, and who sorts by them decides
+        ties by position, in every trust model.
+        """
+        mantissa, exponent = np.frexp(self.distances)
         rounded: Float = np.ldexp(np.rint(mantissa * 2.0**_BITS), exponent - _BITS)
         return rounded
 

@@ -54,7 +54,7 @@ class Krum(GramRule):
 
     def coefficients(self, geometry: Geometry, f: int) -> Float:
         """1 for the chosen row."""
-        return equal_weights(geometry, [int(np.argmin(krum_scores(geometry.distances, self.f)))])
+        return equal_weights(geometry, [int(np.argmin(krum_scores(geometry.compared, self.f)))])
 
 
 @dataclass(frozen=True)
@@ -91,5 +91,5 @@ class MultiKrum(GramRule):
 
     def coefficients(self, geometry: Geometry, f: int) -> Float:
         """1/m for each chosen row."""
-        order = np.argsort(krum_scores(geometry.distances, self.f), kind="stable")
+        order = np.argsort(krum_scores(geometry.compared, self.f), kind="stable")
         return equal_weights(geometry, [int(i) for i in order[: self.most_rows(geometry.n)]])

@@ -46,7 +46,7 @@ class MDA(GramRule):
 
     def coefficients(self, geometry: Geometry, f: int) -> Float:
         """1/(n-f) for each kept row."""
-        kept, _ = smallest_diameter(geometry.distances, self.f)
+        kept, _ = smallest_diameter(geometry.compared, self.f)
         return equal_weights(geometry, kept)
 
 

@@ -38,7 +38,7 @@ class NNM(PreAggregation):
     def matrix(self, geometry: Geometry, f: int) -> Float:
         """Mixing matrix (n, n): 1/(n-f) for each neighbour."""
         n, keep = geometry.n, geometry.n - self.f
-        nearest = np.argsort(geometry.distances, axis=1, kind="stable")[:, :keep]
+        nearest = np.argsort(geometry.compared, axis=1, kind="stable")[:, :keep]
         matrix = np.zeros((n, n))
         np.put_along_axis(matrix, nearest, 1.0 / keep, axis=1)
         return matrix

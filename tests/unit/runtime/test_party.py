@@ -122,6 +122,38 @@ def test_mail_that_a_window_forgot_does_not_arrive() -> None:
     assert bench.dropped == ["early"]
 
 
+def test_what_a_lost_race_was_to_get_comes_again() -> None:
+    async def side(net: Net, name: str) -> Any:
+        return await net.arrival(Inbox((name,), Number.form(), frozenset("a")))
+
+    async def program(net: Net) -> Any:
+        await net.recv(Number.form(), "z")
+        first = await net.race(side(net, "x"), side(net, "y"))
+        return first, await side(net, "y")
+
+    bench = Bench(program)
+    bench.give("a", 1, at=(("x", 0),))
+    bench.give("a", 2, at=(("y", 0),))
+    bench.give("z", 0)
+    first, second = bench.party.result
+    assert (first[1].message.value, second.message.value) == (1, 2)
+
+
+def test_bodies_that_were_taken_do_not_pile_up_and_old_places_are_forgotten() -> None:
+    async def program(net: Net) -> None:
+        while True:
+            await net.arrival(Inbox(("any",), Number.form(), frozenset("a")))
+
+    bench = Bench(program, limits=Limits(unread_frames=4, taken=10))
+    for k in range(200):
+        bench.raw("a", "Number", bytes([k]) * 5000, at=(("any", k),))
+    bench.raw("a", "Number", b"again", at=(("any", 199),))
+    assert bench.dropped == ["duplicate"]
+    slots = bench.party._mail._slots
+    assert len(slots) == 10
+    assert sum(mail.size for slot in slots.values() for mail in slot.values()) == 0
+
+
 def test_one_message_ends_one_of_two_waits() -> None:
     async def one(net: Net) -> Any:
         return await net.arrival(Inbox(("step",), Number.form(), frozenset("a")))

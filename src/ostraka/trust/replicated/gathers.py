@@ -89,7 +89,7 @@ class Gathers:
             detail = f"its vector of gather {number} is not finite or not signed"
             self._trace("malformed", party=got.sender, by=self._net.me, detail=detail)
             return
-        self._heard[number][got.sender] = (vector, what, signature)
+        self._heard[number].setdefault(got.sender, (vector, what, signature))
         if self._plan.equivocation_check != "off":
             self._say(slot, self._broadcast.hear(slot, what, signature))
 

@@ -135,16 +135,22 @@ class _Server:
         if self.gathering:
             return self._finish_gather(plan.gather_after(self.step))
         have = self.updates[self.step]
-        if len(have) < plan.quorum or not self._settled(len(have) == plan.n):
+        if not self._settled(len(have), plan.quorum, plan.n):
             return False
         self._take_step({name: have[name] for name in plan.workers if name in have})
         return True
 
-    def _settled(self, everybody: bool) -> bool:
-        """A quorum is there: whether all have spoken, or the grace after it is over."""
+    def _settled(self, count: int, quorum: int, everybody: int) -> bool:
+        """Whether a quorum is there, and all have spoken or the grace after it is over.
+
+        There may be fewer than before: who is convicted does not count any more.
+        """
+        if count < quorum:
+            self.ready_at = None
+            return False
         if self.ready_at is None:
             self.ready_at = self.net.now + self.plan.grace_s
-        return everybody or self.net.now >= self.ready_at
+        return count == everybody or self.net.now >= self.ready_at
 
     def _take_step(self, updates: Mapping[str, Vector]) -> None:
         plan = self.plan
@@ -166,8 +172,7 @@ class _Server:
     def _finish_gather(self, number: int) -> bool:
         plan, own = self.plan, self.net.me
         accepted = self.gathers.accepted(number)
-        count = len(accepted) + 1
-        if count < plan.server_quorum or not self._settled(count == plan.n_servers):
+        if not self._settled(len(accepted) + 1, plan.server_quorum, plan.n_servers):
             return False
         accepted[own] = Signed(*self.gathers.own(number, self.model), {})
         present = [name for name in plan.servers if name in accepted]
@@ -228,7 +233,7 @@ class _Server:
             at = {"round": got.index[0], "party": got.sender, "by": self.net.me}
             self.trace("excluded", **at, reason=reason, detail="")
         elif got.index[0] >= self.step:
-            self.updates[got.index[0]][got.sender] = vector
+            self.updates[got.index[0]].setdefault(got.sender, vector)
 
     # --- questions ----------------------------------------------------------------------------
 

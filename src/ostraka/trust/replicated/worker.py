@@ -88,7 +88,7 @@ class _Worker:
             detail = f"its model of step {step} is not finite or not well-formed"
             self.trace("malformed", party=server, by=self.net.me, detail=detail)
         elif self.step <= step <= self.plan.rounds:
-            self.models[step][server] = message.vector
+            self.models[step].setdefault(server, message.vector)
 
     def _newest(self) -> int | None:
         """The newest step of which a quorum of servers has shown its model."""
