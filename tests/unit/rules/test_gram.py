@@ -91,19 +91,22 @@ def test_ties_are_decided_alike_however_the_rows_were_measured(seed):
             np.testing.assert_allclose(a, b, atol=1e-12)
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_the_geometric_median_is_the_same_however_the_rows_were_measured(seed):
-    """Also where it is not unique: an even number of points on a line."""
-    rng = np.random.default_rng(seed)
-    n = (4, 6, 8, 12)[seed % 4]
-    x = np.rint(rng.uniform(-3, 3, (n, 1)) * 2**20) / 2**20
-    units = (x * 2**20).astype(np.int64)
-    whole = ((units[:, None] - units) ** 2).sum(axis=-1)
-    found = [
-        rules.coefficients(one, rules.GeometricMedian(), f=1)[:n] @ x
-        for one in (Geometry.from_rows(x), Geometry.from_distances(whole, unit=2.0**-20))
-    ]
-    assert found[0] == pytest.approx(found[1], abs=1e-4)
+def test_a_median_that_is_not_unique_seldom_depends_on_how_the_rows_were_measured():
+    """An even number of points on a line, as floats and on a grid of 2^-20.
+
+    With distances cut to 32 bits every second one of these came out elsewhere.
+    """
+    rng, elsewhere = np.random.default_rng(0), 0
+    for n in 50 * (4, 6, 8, 12):
+        x = rng.standard_normal((n, 1))
+        units = np.rint(x * 2**20).astype(np.int64)
+        whole = ((units[:, None] - units) ** 2).sum(axis=-1)
+        a, b = (
+            rules.coefficients(one, rules.GeometricMedian(), f=1)[:n] @ x
+            for one in (Geometry.from_rows(x), Geometry.from_distances(whole, unit=2.0**-20))
+        )
+        elsewhere += abs(float(a[0] - b[0])) > 0.01 * np.ptp(x)
+    assert elsewhere <= 10
 
 
 @pytest.mark.parametrize(
