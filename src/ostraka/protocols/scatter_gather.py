@@ -23,7 +23,7 @@ from ostraka.wire import Array, Bool, Index, Message, Tensor
 MODEL, UPDATE, GATHER, ECHO = ("model",), ("update",), ("gather",), ("gather", "echo")
 QUESTION = ("asker", "life", "question")
 MEMBER = (*QUESTION, "member")
-DONE = ("done",)
+BEGUN, DONE, PULL = ("begun",), ("done",), ("pull",)
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,20 @@ class Gathered(Message):
 
     vector: Annotated[Array, Tensor("float32", ("d",))]
     signature: Signature
+
+
+@dataclass(frozen=True)
+class Begun(Message):
+    """Server to worker, synchronous variant: I have begun with this step."""
+
+    begun: Bool
+
+
+@dataclass(frozen=True)
+class Pull(Message):
+    """Worker to server, synchronous variant: show me your model of this step."""
+
+    wanted: Bool
 
 
 @dataclass(frozen=True)

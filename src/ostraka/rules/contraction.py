@@ -63,5 +63,11 @@ def default_contraction(n: int, f: int) -> str:
     return "trimmed-mean" if n > 5 * f else "median"
 
 
+def diameter(rows: npt.NDArray[np.float32]) -> float:
+    """The largest distance between two of the rows (q, d)."""
+    wide = rows.astype(np.float64)
+    return max(float(np.linalg.norm(wide - row, axis=1).max()) for row in wide)
+
+
 def _whole(vector: npt.NDArray[np.floating]) -> Vector:
     return np.asarray(vector, dtype=np.float32)

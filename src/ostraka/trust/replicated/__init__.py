@@ -2,6 +2,15 @@
 
 from ostraka.trust.replicated.plan import Plan, Signed, State
 from ostraka.trust.replicated.server import server
+from ostraka.trust.replicated.synchronous import synchronous_server, synchronous_worker
 from ostraka.trust.replicated.worker import worker
 
-__all__ = ["Plan", "Signed", "State", "server", "worker"]
+__all__ = [
+    "Plan",
+    "Signed",
+    "State",
+    "server",
+    "synchronous_server",
+    "synchronous_worker",
+    "worker",
+]

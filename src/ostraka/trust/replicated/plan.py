@@ -25,7 +25,8 @@ class Plan:
     to learning rate; ``gather_every``: T; ``window``: how many steps ahead a party takes messages
     for, and how many old ones of its own it keeps; ``grace_s``: how long a party waits for more
     than a quorum; ``patience_s``: how long it waits for a quorum before it asks around;
-    ``linger_s``: how long a server that is through stays for those who are not.
+    ``linger_s``: how long a server that is through stays for those who are not. ``mode`` and
+    ``deadline_s``: the synchronous variant, and how long its servers wait in a step.
     """
 
     workers: tuple[str, ...]
@@ -45,6 +46,8 @@ class Plan:
     grace_s: float = 0.0
     patience_s: float = 2.0
     linger_s: float = 30.0
+    mode: Literal["asynchronous", "synchronous"] = "asynchronous"
+    deadline_s: float = 30.0
 
     @property
     def n(self) -> int:
@@ -68,17 +71,17 @@ class Plan:
 
     def check(self) -> None:
         """ValueError with a sentence for numbers with which a promise cannot hold."""
-        if self.f < 0 or self.n < 3 * self.f + 1:
-            raise ValueError(
-                f"replicated needs at least 3 f + 1 workers, got n = {self.n} with f = {self.f}: "
-                f"{self.n} workers tolerate {max(0, (self.n - 1) // 3)} Byzantine ones"
-            )
-        if self.f_servers < 0 or self.n_servers < 3 * self.f_servers + 2:
-            raise ValueError(
-                f"replicated needs at least 3 f + 2 servers, got n = {self.n_servers} with "
-                f"f = {self.f_servers}: {self.n_servers} servers tolerate "
-                f"{max(0, (self.n_servers - 2) // 3)} Byzantine ones"
-            )
+        synchronous = self.mode == "synchronous"
+        for what, n, f, times, more in (
+            ("workers", self.n, self.f, 2 if synchronous else 3, 1),
+            ("servers", self.n_servers, self.f_servers, 3, 1 if synchronous else 2),
+        ):
+            if f < 0 or n < times * f + more:
+                raise ValueError(
+                    f"replicated, {self.mode}, needs at least {times} f + {more} {what}, got "
+                    f"n = {n} with f = {f}: {n} {what} tolerate {max(0, (n - more) // times)} "
+                    "Byzantine ones"
+                )
         if self.contraction not in CONTRACTIONS:
             raise ValueError(
                 f"contraction is one of {', '.join(CONTRACTIONS)}, got {self.contraction!r}"
@@ -86,7 +89,10 @@ class Plan:
         for name, value in (("gather_every", self.gather_every), ("window", self.window)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-        check_chain(self.rule.with_f(self.f), self.pre, self.quorum, self.f)
+        # A missing update lowers f there, and counts against the quorum here.
+        check_chain(
+            self.rule.with_f(self.f), self.pre, self.n if synchronous else self.quorum, self.f
+        )
 
     def number(self, name: str) -> int:
         """A party's place among all: the workers in order, then the servers."""

@@ -36,7 +36,7 @@ from ostraka.protocols.scatter_gather import (
     question,
 )
 from ostraka.rules.aggregate import aggregate
-from ostraka.rules.contraction import CONTRACTIONS, median
+from ostraka.rules.contraction import CONTRACTIONS, diameter, median
 from ostraka.trust.public_step import Vector, step
 from ostraka.trust.replicated.gathers import KEPT, Gathers, Store, Stored
 from ostraka.trust.replicated.plan import Plan, Signed, State
@@ -179,7 +179,7 @@ class _Server:
         rows = np.stack([accepted[name].vector for name in present])
         contract = CONTRACTIONS[plan.contraction]
         self.model = contract(rows, present.index(own), plan.f_servers)
-        self.trace("gathered", party=own, gather=number, servers=present, diameter=_diameter(rows))
+        self.trace("gathered", party=own, gather=number, servers=present, diameter=diameter(rows))
         self._keep(number, accepted)
         self._begin_step(self.step + 1)
         return True
@@ -350,9 +350,3 @@ class _Server:
             self.leave_at = self.net.now
         elif workers >= plan.quorum and servers >= plan.server_quorum and self.leave_at is None:
             self.leave_at = self.net.now + plan.linger_s
-
-
-def _diameter(rows: np.ndarray) -> float:
-    """The largest distance between two of the vectors."""
-    wide = rows.astype(np.float64)
-    return max(float(np.linalg.norm(wide - row, axis=1).max()) for row in wide)
