@@ -27,6 +27,7 @@ from ostraka.protocols.scatter_gather import (
     Update,
     question,
 )
+from ostraka.trust.replicated.questions import Questions
 from ostraka.wire import Array, Message, Tensor
 from tests.protocols.replicated_world import SIGNS, D, Scheduler, World, make_plan, pulled
 
@@ -273,6 +274,29 @@ def test_a_claimed_gather_that_never_was_keeps_nobody_waiting(seed: int) -> None
     outcomes = world.run(until_s=300.0)
     assert {name for name, outcome in outcomes.items() if outcome.status != "done"} == liars
     assert world.told("skipped")
+
+
+def test_vectors_that_nobody_asked_for_do_not_pile_up() -> None:
+    """A liar signs a gather of every number and sends them as answers to questions to come."""
+    world = World(make_plan(equivocation_check="off"))
+    party = Party("s0", world._server("s0"), trace=world._trace)
+    party.start(0.0)
+    me, seen = world.plan.number("s0"), []
+    keep = Questions.upon_member
+
+    def watched(self: Questions, got: Any) -> None:
+        keep(self, got)
+        seen.append(len(self._members))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Questions, "upon_member", watched)
+        for number in range(1, 50):
+            vector = numbers(number)
+            said = stated(world.plan.session, Slot("Gathered", number, "s4"), vector_hash(vector))
+            member = Member(number, vector, SIGNS["s4"][0](said), np.zeros((5, 64), np.uint8))
+            label = (("asker", me), ("life", 1), ("question", number), ("member", 4))
+            party.deliver("s4", Frame(label, "Member", member.encode()), 0.1)
+    assert seen == [0] * 49
 
 
 def test_a_flood_of_questions_is_answered_with_vectors_now_and_then_only() -> None:

@@ -94,6 +94,13 @@ class Plan:
             self.rule.with_f(self.f), self.pre, self.n if synchronous else self.quorum, self.f
         )
 
+    def refusal(self, update: Vector) -> str | None:
+        """The reason code for an update that does not count; None for one that does."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            if float(np.linalg.norm(update.astype(np.float64))) <= self.max_norm:
+                return None
+        return "norm" if np.isfinite(update).all() else "non-finite"
+
     def number(self, name: str) -> int:
         """A party's place among all: the workers in order, then the servers."""
         return (*self.workers, *self.servers).index(name)

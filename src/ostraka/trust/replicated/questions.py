@@ -16,7 +16,6 @@ from ostraka.protocols.scatter_gather import (
     Member,
     question,
 )
-from ostraka.trust.public_step import Vector
 from ostraka.trust.replicated.gathers import Gathers
 from ostraka.trust.replicated.plan import Plan, Signed
 
@@ -57,9 +56,13 @@ class Questions:
 
     def upon_member(self, got: Arrival) -> None:
         """A vector of a complete gather, with its proof."""
-        *_, originator = got.index
+        asker, life, number, originator = got.index
         names = tuple(self._plan.servers)
-        if got.index[0] != self._number or originator >= len(names):
+        own = (asker, life) == (self._number, self._life)
+        # Nobody may answer what was not asked: a liar's vectors would pile up there. The last
+        # question but one still counts, since vectors may take longer than patience lasts.
+        asked = own and self._fetched and self._asked - 1 <= number <= self._asked
+        if not asked or originator >= len(names):
             return
         name, message = names[originator], got.message
         echoes = {
@@ -127,9 +130,5 @@ def answer_fetch(net: Net, plan: Plan, got: Arrival, number: int, members: Membe
         for row, other in zip(echoes, names, strict=True):
             if other in signed.echoes:
                 row[:] = np.frombuffer(signed.echoes[other], np.uint8)
-        member = Member(number, _float32(signed.vector), signed.signature, echoes)
+        member = Member(number, signed.vector, signed.signature, echoes)
         label.sub(MEMBER[3], names.index(name)).send(got.sender, member)
-
-
-def _float32(vector: Vector) -> Vector:
-    return np.asarray(vector, np.float32)

@@ -226,10 +226,8 @@ class _Server:
 
     def _upon_update(self, got: Arrival) -> None:
         vector: Vector = got.message.vector
-        with np.errstate(over="ignore", invalid="ignore"):
-            fits = float(np.linalg.norm(vector.astype(np.float64))) <= self.plan.max_norm
-        if not fits:
-            reason = "norm" if np.isfinite(vector).all() else "non-finite"
+        reason = self.plan.refusal(vector)
+        if reason is not None:
             at = {"round": got.index[0], "party": got.sender, "by": self.net.me}
             self.trace("excluded", **at, reason=reason, detail="")
         elif got.index[0] >= self.step:

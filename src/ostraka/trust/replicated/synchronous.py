@@ -156,9 +156,8 @@ class _Server:
 
     def _upon_update(self, got: Arrival) -> None:
         vector, at = got.message.vector, got.index[0]
-        size = distance(vector, np.zeros_like(vector))
-        if not size <= self.plan.max_norm:
-            reason = "norm" if np.isfinite(vector).all() else "non-finite"
+        reason = self.plan.refusal(vector)
+        if reason is not None:
             who = {"party": got.sender, "by": self.net.me}
             self.trace("excluded", round=at, **who, reason=reason, detail="")
         elif self.state.step <= at <= self.state.step + self.plan.window:
