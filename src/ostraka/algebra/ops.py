@@ -8,6 +8,7 @@ are float64 numpy arrays on every backend.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
@@ -20,6 +21,9 @@ Float = npt.NDArray[np.float64]
 BLOCK = 1 << 14
 """Columns that are converted to float64 at a time: n x 128 KiB of extra memory."""
 
+_KEEP = 4 << 20
+"""Bytes up to which scratch memory is kept for the next call; beyond it the work outweighs it."""
+
 
 def spans(d: int, width: int = BLOCK) -> Iterator[tuple[int, int]]:
     """Cut range(d) into (low, high) pieces of at most `width` columns."""
@@ -27,10 +31,7 @@ def spans(d: int, width: int = BLOCK) -> Iterator[tuple[int, int]]:
 
 
 def fill(block: Array, rows: Array, low: int, high: int) -> None:
-    """Copy these columns of the rows into a block that is used again and again.
-
-    A fresh block can cost more than the work on it: the system clears its pages each time.
-    """
+    """Copy these columns of the rows into a block that is used again and again."""
     for at in range(int(block.shape[0])):
         block[at] = rows[at][low:high]
 
@@ -57,11 +58,11 @@ class Ops(Protocol):
     def wide(self, x: Array) -> Array:
         """Give a contiguous float64 copy."""
 
-    def append(self, block: Array, extra: Sequence[Array]) -> Array:
-        """Give the float64 block with float64 vectors (w,) put below it."""
+    def scratch(self, use: str, x: Array, n: int, wide: bool = False) -> Array:
+        """Give a block (n, w) of anything, w = min(d, BLOCK), in the dtype of x (.., d) or float64.
 
-    def zeros(self, block: Array) -> Array:
-        """Give a float64 zero vector as long as the block is wide."""
+        What was given for the same use before, by the same thread, may be the same memory.
+        """
 
     def vector(self, x: Array) -> Array:
         """Give an uninitialised (d,) vector of the rows' dtype."""
@@ -158,6 +159,9 @@ class Listed:
 class NumpyOps:
     """`Ops` over numpy arrays."""
 
+    def __init__(self) -> None:
+        self._kept = threading.local()
+
     def rows(self, data: object) -> Array:
         """See `Ops.rows`."""
         if isinstance(data, (list, tuple)):
@@ -196,13 +200,21 @@ class NumpyOps:
         with np.errstate(invalid="ignore"):
             return np.array(x, dtype=np.float64, order="C")
 
-    def append(self, block: Array, extra: Sequence[Array]) -> Array:
-        """See `Ops.append`."""
-        return np.vstack([block, *extra])
+    def scratch(self, use: str, x: Array, n: int, wide: bool = False) -> Array:
+        """See `Ops.scratch`.
 
-    def zeros(self, block: Array) -> Array:
-        """See `Ops.zeros`."""
-        return np.zeros(block.shape[1], dtype=np.float64)
+        Small blocks are kept: fresh memory can cost more than the work on it, as the system clears
+        its pages each time.
+        """
+        w, dtype = min(int(x.shape[-1]), BLOCK), np.dtype(np.float64) if wide else x.dtype
+        size = n * w * dtype.itemsize
+        if size > _KEEP:
+            return np.empty((n, w), dtype)
+        memory = getattr(self._kept, use, None)
+        if memory is None or memory.nbytes < size:
+            memory = np.empty(size // 8 + 1, dtype=np.float64)
+            setattr(self._kept, use, memory)
+        return memory.view(dtype)[: n * w].reshape(n, w)
 
     def vector(self, x: Array) -> Array:
         """See `Ops.vector`."""

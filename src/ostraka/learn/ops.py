@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from ostraka.algebra.ops import (
+    BLOCK,
     Array,
     Float,
     check_alike,
@@ -72,13 +73,10 @@ class TorchOps:
         """See `Ops.wide`."""
         return x.to(torch.float64, copy=True, memory_format=torch.contiguous_format)
 
-    def append(self, block: Array, extra: Sequence[Array]) -> Array:
-        """See `Ops.append`."""
-        return torch.vstack([block, *extra])
-
-    def zeros(self, block: Array) -> Array:
-        """See `Ops.zeros`."""
-        return torch.zeros(block.shape[1], dtype=torch.float64, device=block.device)
+    def scratch(self, use: str, x: Array, n: int, wide: bool = False) -> Array:
+        """See `Ops.scratch`; torch keeps memory of its own."""
+        dtype = torch.float64 if wide else x.dtype
+        return torch.empty((n, min(int(x.shape[-1]), BLOCK)), dtype=dtype, device=x.device)
 
     def vector(self, x: Array) -> Array:
         """See `Ops.vector`."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ostraka.algebra.ops import BLOCK, NUMPY, Array, Float, Ops, fill, spans
+from ostraka.algebra.ops import NUMPY, Array, Float, Ops, fill, spans
 from ostraka.rules.api import (
     CoordinateRule,
     GramRule,
@@ -193,7 +193,7 @@ def _combine(weights: Float, x: Array, public: float, reference: Array | None, o
     out = ops.vector(x)
     used = np.flatnonzero(weights).tolist()
     matrix, rows = weights[used][None, :], [x[row] for row in used]
-    blocks = ops.wide(x[:, :BLOCK])[: len(used)]
+    blocks = ops.scratch("wide", x, len(used), wide=True)
     for low, high in spans(int(x.shape[1])):
         block = blocks[:, : high - low]
         fill(block, rows, low, high)
@@ -216,8 +216,7 @@ def _by_coordinate(
         geometry = blank if most == Needs.NOTHING else Geometry.from_rows(x, ops)
         _, matrix = chain(geometry, pre, f)
     out = ops.vector(x)
-    start = x[:, :BLOCK]
-    blocks = ops.copy(start) if matrix is None else ops.wide(start)
+    blocks = ops.scratch("wide", x, int(x.shape[0]), wide=matrix is not None)
     for low, high in spans(int(x.shape[1])):
         block = blocks[:, : high - low]
         fill(block, x, low, high)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from ostraka.algebra.ops import BLOCK, NUMPY, Array, Float, Ops, fill, spans
+from ostraka.algebra.ops import NUMPY, Array, Float, Ops, fill, spans
 from ostraka.algebra.selection import median
 
 ORIGIN = "origin"
@@ -273,9 +273,9 @@ def _pick(first: npt.NDArray[np.intp], m: int) -> npt.NDArray[np.intp]:
 def _centred_gram(rows: Array, ops: Ops, reference: Array | None, shift: int) -> Float:
     """Inner products of [rows, origin, reference] around the median, all scaled by 2^shift."""
     n, d = (int(size) for size in rows.shape)
-    parts = ops.copy(rows[:, :BLOCK])
-    blocks = ops.append(ops.wide(parts), [ops.zeros(parts)] * (1 if reference is None else 2))
-    gram = np.zeros((len(blocks), len(blocks)))
+    m = n + (1 if reference is None else 2)
+    parts, blocks = ops.scratch("rows", rows, n), ops.scratch("wide", rows, m, wide=True)
+    gram = np.zeros((m, m))
     for low, high in spans(d):
         part, block = parts[:, : high - low], blocks[:, : high - low]
         fill(part, rows, low, high)
