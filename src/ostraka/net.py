@@ -2,7 +2,7 @@
 
 A protocol is ``async def name(net, ...) -> result``. It sends with ``net.send`` (which never blocks
 and never gives up control) and waits with ``recv``, ``gather``, ``quorum``, ``newest``,
-``arrival``, ``par`` and ``race``.
+``arrival``, ``par``, ``race`` and ``beside``.
 Every message belongs to a label, a path of (name, index) pairs made explicitly with ``net.sub``:
 two parties meet in a label, there is no hidden counter. A slot is (label, kind, sender) and holds
 one message: the first.
@@ -167,10 +167,12 @@ class Join:
     """Request: run these coroutines side by side and give all their results.
 
     With ``first`` the one that ends first ends the others; the answer is its place and result.
+    With ``aside`` the answer comes at once, and who asks ends them when it ends.
     """
 
     coroutines: tuple[Coroutine[Any, Any, Any], ...]
     first: bool = False
+    aside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,6 +355,10 @@ class Net:
         """
         answer: tuple[int, Any] = await _Await(Join(coroutines, first=True))
         return answer
+
+    async def beside(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        """Start a coroutine that runs until the caller's ends; where it fails, the caller fails."""
+        await _Await[None](Join((coroutine,), aside=True))
 
     async def sleep(self, seconds: float) -> None:
         """Wait on the party's own clock."""

@@ -60,10 +60,11 @@ class _Task:
 
 @dataclass(eq=False, slots=True)
 class _Join:
-    """A task that waits for its children, or for the first of them."""
+    """A task that waits for its children, or for the first of them, or works beside them."""
 
     parent: _Task
     first: bool = False
+    aside: bool = False
     children: list[_Task] = field(default_factory=list)
     results: dict[int, Any] = field(default_factory=dict)
 
@@ -203,8 +204,9 @@ class Party:
                 case Newest() as request:
                     if self._found(request):
                         self._answer(wait)
-                case Upon() as request:
-                    if self._mail.oldest(request.label, request.inboxes):
+                case Upon(inboxes=inboxes) as request:
+                    of_kind = any(inbox.form.kind == frame.kind for inbox in inboxes)
+                    if of_kind and self._mail.oldest(request.label, inboxes):
                         self._answer(wait)
                 case Sleep():
                     pass
@@ -322,12 +324,15 @@ class Party:
                     self._answer(wait)
             case Sleep(seconds):
                 self._wait(task, request, seconds)
-            case Join(coroutines, first):
-                join = _Join(task, first)
+            case Join(coroutines, first, aside):
+                join = _Join(task, first, aside)
                 join.children = [_Task(coroutine, join) for coroutine in coroutines]
                 self._joins.append(join)
                 self._ready.extend((child, None, None) for child in join.children)
-                self._joined(join)
+                if aside:
+                    self._ready.append((task, None, None))
+                else:
+                    self._joined(join)
             case _:
                 raise TypeError(f"a protocol awaited {request!r}, which is no request to Net")
 
@@ -340,9 +345,13 @@ class Party:
         if task.join is None:
             self.status, self.result = "done", value
             self.close()
-        else:
-            task.join.results[id(task)] = value
+            return
+        self._leave(task)
+        task.join.results[id(task)] = value
+        if not task.join.aside:
             self._joined(task.join)
+        elif len(task.join.results) == len(task.join.children):
+            self._joins.remove(task.join)
 
     def _joined(self, join: _Join) -> None:
         ended = [i for i, child in enumerate(join.children) if id(child) in join.results]
@@ -366,16 +375,23 @@ class Party:
             self.status, self.error = "failed", failure
             self.close()
             return
+        self._leave(task)
         self._end(join, but=task)
+        if join.aside:
+            self._leave(join.parent)
         self._ready.append((join.parent, None, failure))
 
     def _cancel(self, task: _Task) -> None:
         """End a task and all that runs below it."""
+        self._leave(task)
+        task.coroutine.close()
+
+    def _leave(self, task: _Task) -> None:
+        """Let a task wait for nothing any more, and end all that runs below it."""
         for join in [j for j in self._joins if j.parent is task]:
             self._end(join)
         self._waits = [w for w in self._waits if w.task is not task]
         self._ready = deque(r for r in self._ready if r[0] is not task)
-        task.coroutine.close()
 
     def _tasks(self) -> Iterator[_Task]:
         """Every task that has not ended, children before the parents that wait for them."""

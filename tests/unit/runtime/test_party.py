@@ -559,3 +559,118 @@ def test_one_sender_may_be_allowed_less_mail_than_others():
         for place in range(3):
             party.deliver(sender, Frame((("x", place),), "Number", bytes(8)), 0.0)
     assert events == [("dropped", "b", "flood"), ("dropped", "b", "flood")]
+
+
+def test_what_runs_beside_ends_with_its_caller_and_not_before():
+    ended = []
+
+    async def serve(net):
+        inbox = Inbox(("ask",), Number.form(), frozenset("a"))
+        try:
+            while True:
+                got = await net.arrival(inbox)
+                net.send("a", got.message)
+        finally:
+            ended.append(net.me)
+
+    async def program(net):
+        await net.beside(serve(net))
+        first = await net.recv(Number.form(), "b")
+        second = await net.recv(Number.form(), "c")
+        return first.value + second.value
+
+    bench = Bench(program)
+    bench.give("a", 7, at=(("ask", 1),))
+    bench.give("b", 1)
+    bench.give("a", 8, at=(("ask", 2),))
+    assert [out.frame.body for out in bench.party.drain()] == [
+        Number(7).encode(),
+        Number(8).encode(),
+    ]
+    assert ended == []
+    bench.give("c", 2)
+    assert bench.party.result == 3
+    assert ended == ["me"]
+
+
+def test_what_runs_beside_a_task_that_is_ended_ends_with_it():
+    ended = []
+
+    async def serve(net):
+        try:
+            await net.sleep(100.0)
+        finally:
+            ended.append("serve")
+
+    async def slow(net):
+        await net.beside(serve(net))
+        await net.sleep(50.0)
+
+    async def program(net):
+        await net.race(slow(net), net.sleep(1.0))
+        ended.append("race")
+        await net.sleep(1.0)
+
+    bench = Bench(program)
+    bench.party.tick(1.0)
+    assert ended == ["serve", "race"]
+    bench.party.tick(2.0)
+    assert bench.party.status == "done"
+
+
+def test_what_ends_beside_its_caller_disturbs_nobody():
+    async def program(net):
+        await net.beside(net.sleep(1.0))
+        await net.beside(net.sleep(0.0))
+        got = await net.recv(Number.form(), "b")
+        await net.sleep(5.0)
+        return got.value
+
+    bench = Bench(program)
+    bench.party.tick(1.0)
+    bench.give("b", 4, now=2.0)
+    bench.party.tick(7.0)
+    assert bench.party.result == 4
+
+
+def test_a_failure_beside_is_the_callers_wherever_it_waits():
+    async def broken(net):
+        await net.sleep(1.0)
+        raise Abort("broken")
+
+    async def inner(net):
+        await net.sleep(100.0)
+
+    async def program(net):
+        try:
+            await net.beside(broken(net))
+            await net.par(inner(net), inner(net))
+        except Abort as abort:
+            return abort.reason
+
+    bench = Bench(program)
+    bench.party.tick(1.0)
+    assert bench.party.result == "broken"
+    assert bench.party.where() == []
+
+
+def test_what_runs_beside_survives_a_failure_that_its_caller_catches():
+    async def broken(net):
+        raise Abort("broken")
+
+    async def serve(net):
+        await net.recv(Number.form(), "a")
+        net.send("a", Number(5))
+
+    async def program(net):
+        await net.beside(serve(net))
+        try:
+            await net.par(broken(net))
+        except Abort:
+            await net.sleep(1.0)
+
+    bench = Bench(program)
+    bench.give("a", 1)
+    assert len(bench.party.drain()) == 1
+    bench.party.tick(1.0)
+    assert bench.party.status == "done"
