@@ -9,7 +9,7 @@ are float64 numpy arrays on every backend.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +17,8 @@ import numpy.typing as npt
 
 Array = Any
 Float = npt.NDArray[np.float64]
+Network = Callable[[int, int, int], Sequence[tuple[int, int, bool, bool]]]
+"""n, low and high to the comparators that put ranks low..high-1 of n wires where they belong."""
 
 BLOCK = 1 << 14
 """Columns that are converted to float64 at a time: n x 128 KiB of extra memory."""
@@ -34,6 +36,10 @@ def fill(block: Array, rows: Array, low: int, high: int) -> None:
     """Copy these columns of the rows into a block that is used again and again."""
     for at in range(int(block.shape[0])):
         block[at] = rows[at][low:high]
+
+
+_COMPILED = 1 << 16
+"""Entries of a block from which on compiled code works on it."""
 
 
 class Ops(Protocol):
@@ -81,6 +87,12 @@ class Ops(Protocol):
 
     def maximum(self, a: Array, b: Array, out: Array) -> None:
         """Elementwise maximum into `out`, which may be one of the two."""
+
+    def window_mean(self, block: Array, network: Network, low: int, high: int) -> Array | None:
+        """`selection.window_mean` by compiled code; None where there is none, or it does not pay.
+
+        `network` gives the comparators.
+        """
 
     def sort(self, block: Array) -> Array:
         """Give the block with every column sorted upwards."""
@@ -241,6 +253,21 @@ class NumpyOps:
     def maximum(self, a: Array, b: Array, out: Array) -> None:
         """See `Ops.maximum`."""
         np.maximum(a, b, out=out)
+
+    def window_mean(self, block: Array, network: Network, low: int, high: int) -> Array | None:
+        """See `Ops.window_mean`. Small blocks are not worth the second that loading it takes."""
+        if block.size < _COMPILED:
+            return None
+        from ostraka.algebra.kernels import selection
+
+        n, w = block.shape
+        steps = np.array([step[:2] for step in network(n, low, high)], np.int64).reshape(-1, 2)
+        out = np.empty(w)
+        tile = np.zeros((n, selection.TILE), block.dtype)
+        wide = block.dtype == np.float64
+        means: Any = selection.window_means_64 if wide else selection.window_means_32
+        means(np.ascontiguousarray(block), steps, low, high, tile, out)
+        return out
 
     def sort(self, block: Array) -> Array:
         """See `Ops.sort`."""

@@ -54,8 +54,13 @@ def window_mean(block: Array, low: int, high: int, ops: Ops) -> Array:
     memory, so w should be one that stays in cache. Gives a float64 vector (w,), summed in float64.
     Ties and order of rows do not matter.
     """
+    if block.shape[0] <= NETWORK_MAX:
+        done = ops.window_mean(block, network, low, high)
+        if done is not None:
+            return done
     wires = _ranks(block, low, high, ops)[low:high]
     total = ops.wide(wires[0])
+    total += 0.0  # which zero a minimum gives depends on the order of the rows
     for wire in wires[1:]:
         total += wire
     if high - low > 1:

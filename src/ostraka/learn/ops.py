@@ -11,6 +11,7 @@ from ostraka.algebra.ops import (
     BLOCK,
     Array,
     Float,
+    Network,
     check_alike,
     check_dtype,
     check_matrix,
@@ -101,6 +102,10 @@ class TorchOps:
     def maximum(self, a: Array, b: Array, out: Array) -> None:
         """See `Ops.maximum`."""
         torch.maximum(a, b, out=out)
+
+    def window_mean(self, block: Array, network: Network, low: int, high: int) -> Array | None:
+        """See `Ops.window_mean`; there is none."""
+        return None
 
     def sort(self, block: Array) -> Array:
         """See `Ops.sort`."""

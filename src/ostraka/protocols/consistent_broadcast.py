@@ -207,7 +207,7 @@ class ConsistentBroadcast:
         if not self.signed(slot, echo.digest, echo.of_originator):
             return due  # a digest that nobody has signed would only take room
         echoes = seen.echoes.setdefault(echo.digest, {})
-        if len(echoes) < len(self._keys) - self._f:  # more would change nothing
+        if len(echoes) < len(self._keys) - self._f - 1:  # with the originator's own they are enough
             statement = stated(self._session, slot, echo.digest)
             if verifies(self._keys[sender], echo.signature, echo_of(statement)):
                 echoes[sender] = echo.signature

@@ -93,7 +93,7 @@ def aggregate(
         vector, weights = _by_gram(kept, rule, pre, public, force, ops)
         weights = _spread(weights, keep, n)
         return Aggregate(vector, weights, dropped, weights)
-    vector, influence = _by_coordinate(kept, rule, pre, force, ops)
+    vector, influence = by_coordinate(kept, rule, pre, force, ops)
     if influence is not None:
         influence = _spread(influence, keep, n)
     return Aggregate(vector, None, dropped, influence)
@@ -206,9 +206,10 @@ def _combine(weights: Float, x: Array, public: float, reference: Array | None, o
     return out
 
 
-def _by_coordinate(
+def by_coordinate(
     x: Array, rule: CoordinateRule, pre: Sequence[PreAggregation], f: int, ops: Ops
 ) -> tuple[Array, Float | None]:
+    """`aggregate` by a coordinate rule, of rows that were screened and a chain that was checked."""
     matrix: Float | None = None
     if pre:
         most = needs(rule, pre)

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ostraka.algebra.ops import BLOCK, NUMPY, fill, spans
-from ostraka.rules.aggregate import aggregate
+from ostraka.rules.aggregate import by_coordinate
+from ostraka.rules.api import CoordinateRule
 from ostraka.rules.median import Median
 from ostraka.rules.trimmed_mean import TrimmedMean
 
@@ -27,7 +28,7 @@ Contraction = Callable[[Rows, int, int], Vector]
 
 def median(rows: Rows, own: int, f: int) -> Vector:
     """Coordinate-wise median (d,) of q finite rows (q, d); q >= 2f + 1, ``own`` is not used."""
-    return _whole(aggregate(rows, Median(), f=f).vector)
+    return _whole(rows, Median(), f)
 
 
 def trimmed_mean(rows: Rows, own: int, f: int) -> Vector:
@@ -36,7 +37,7 @@ def trimmed_mean(rows: Rows, own: int, f: int) -> Vector:
     Of q = n - f rows with up to f Byzantine the honest range of every coordinate shrinks to at most
     2f / (n - 3f) of what it was, whatever each receiver was told: less than 1 where n > 5f.
     """
-    return _whole(aggregate(rows, TrimmedMean(f), f=f).vector)
+    return _whole(rows, TrimmedMean(f), f)
 
 
 def nearest_neighbour(rows: Rows, own: int, f: int) -> Vector:
@@ -93,5 +94,9 @@ def diameter(rows: Rows) -> float:
     return math.sqrt(squared.max())
 
 
-def _whole(vector: npt.NDArray[np.floating]) -> Vector:
+def _whole(rows: Rows, rule: CoordinateRule, f: int) -> Vector:
+    """The rule on rows that nobody need look through again."""
+    x = NUMPY.rows(rows)
+    rule.check(int(x.shape[0]), f)
+    vector, _ = by_coordinate(x, rule, (), f, NUMPY)
     return np.asarray(vector, dtype=np.float32)

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+from ostraka.algebra import ops
 from ostraka.algebra.ops import NUMPY, spans
 from ostraka.algebra.selection import median, merge_exchange, network, window_mean
 
@@ -53,3 +54,21 @@ def test_medians_of_the_largest_float32_do_not_overflow():
 def test_spans_cover_the_range():
     assert list(spans(10, 4)) == [(0, 4), (4, 8), (8, 10)]
     assert list(spans(0, 4)) == []
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n", [2, 3, 8, 25, 128])
+def test_compiled_networks_give_the_same_bits(n, dtype, monkeypatch):
+    rng = np.random.default_rng(n)
+    x = rng.integers(-3, 4, (n, 3 * 128 + 77)).astype(dtype)
+    x[:, ::3] = rng.standard_normal((n, len(x[0, ::3])))
+    x[x == 0] *= rng.choice([-1, 1], np.count_nonzero(x == 0))
+    windows = [((n - 1) // 2, n // 2 + 1), (0, n), (n // 4, n - n // 4), (n - 1, n)]
+    plain = [window_mean(x.copy(), low, high, NUMPY) for low, high in windows]
+    monkeypatch.setattr(ops, "_COMPILED", 0)
+    for want, (low, high) in zip(plain, windows, strict=True):
+        kept = x.copy()
+        got = window_mean(kept, low, high, NUMPY)
+        assert got.tobytes() == want.tobytes()
+        np.testing.assert_array_equal(kept, x)  # compiled code works on its own tile
+        assert window_mean(x[:, 5:99], low, high, NUMPY).tobytes() == want[5:99].tobytes()
