@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from ostraka.algebra.field import P, from_integers, uniform
+from ostraka.algebra.image_sets import Ball, Bits, Image, Product, Sphere, Submission
 from ostraka.algebra.lattice import inner
 from ostraka.crypto.prg import Key
 from ostraka.protocols.image_check import COPIES, WORDS, Judged, Shares, judge, member_words
@@ -19,7 +20,6 @@ from ostraka.protocols.image_coefficients import Coefficients, draw_projections
 from ostraka.protocols.image_equations import Statement
 from ostraka.rules import ClippedMean, FLTrust
 from ostraka.rules.image import Public
-from ostraka.rules.image_sets import Ball, Bits, Image, Product, Sphere, Submission
 from ostraka.sharing.shamir import Packing
 
 N, T, D = 15, 2, 7

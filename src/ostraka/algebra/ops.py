@@ -8,8 +8,8 @@ are float64 numpy arrays on every backend.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,6 +25,8 @@ BLOCK = 1 << 14
 
 _KEEP = 4 << 20
 """Bytes up to which scratch memory is kept for the next call; beyond it the work outweighs it."""
+_SPARE = 8
+"""Pieces of it that are kept at most."""
 
 
 def spans(d: int, width: int = BLOCK) -> Iterator[tuple[int, int]]:
@@ -64,10 +66,10 @@ class Ops(Protocol):
     def wide(self, x: Array) -> Array:
         """Give a contiguous float64 copy."""
 
-    def scratch(self, use: str, x: Array, n: int, wide: bool = False) -> Array:
-        """Give a block (n, w) of anything, w = min(d, BLOCK), in the dtype of x (.., d) or float64.
+    def scratch(self, x: Array, n: int, wide: bool = False) -> AbstractContextManager[Array]:
+        """Lend a block (n, w) of anything, w = min(d, BLOCK), in the dtype of x (.., d) or float64.
 
-        What was given for the same use before, by the same thread, may be the same memory.
+        Nothing may read it afterwards.
         """
 
     def vector(self, x: Array) -> Array:
@@ -172,7 +174,7 @@ class NumpyOps:
     """`Ops` over numpy arrays."""
 
     def __init__(self) -> None:
-        self._kept = threading.local()
+        self._spare: list[npt.NDArray[np.float64]] = []
 
     def rows(self, data: object) -> Array:
         """See `Ops.rows`."""
@@ -212,21 +214,24 @@ class NumpyOps:
         with np.errstate(invalid="ignore"):
             return np.array(x, dtype=np.float64, order="C")
 
-    def scratch(self, use: str, x: Array, n: int, wide: bool = False) -> Array:
+    @contextmanager
+    def scratch(self, x: Array, n: int, wide: bool = False) -> Iterator[Array]:
         """See `Ops.scratch`.
 
         Small blocks are kept: fresh memory can cost more than the work on it, as the system clears
-        its pages each time.
+        its pages each time. A list's `pop` and `append` are safe among threads.
         """
         w, dtype = min(int(x.shape[-1]), BLOCK), np.dtype(np.float64) if wide else x.dtype
         size = n * w * dtype.itemsize
-        if size > _KEEP:
-            return np.empty((n, w), dtype)
-        memory = getattr(self._kept, use, None)
-        if memory is None or memory.nbytes < size:
-            memory = np.empty(size // 8 + 1, dtype=np.float64)
-            setattr(self._kept, use, memory)
-        return memory.view(dtype)[: n * w].reshape(n, w)
+        try:
+            memory = self._spare.pop()
+        except IndexError:
+            memory = np.empty(0)
+        if memory.nbytes < size:
+            memory = np.empty(size // 8 + 1)
+        yield memory.view(dtype)[: n * w].reshape(n, w)
+        if memory.nbytes <= _KEEP and len(self._spare) < _SPARE:
+            self._spare.append(memory)
 
     def vector(self, x: Array) -> Array:
         """See `Ops.vector`."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -74,10 +75,11 @@ class TorchOps:
         """See `Ops.wide`."""
         return x.to(torch.float64, copy=True, memory_format=torch.contiguous_format)
 
-    def scratch(self, use: str, x: Array, n: int, wide: bool = False) -> Array:
+    @contextmanager
+    def scratch(self, x: Array, n: int, wide: bool = False) -> Iterator[Array]:
         """See `Ops.scratch`; torch keeps memory of its own."""
         dtype = torch.float64 if wide else x.dtype
-        return torch.empty((n, min(int(x.shape[-1]), BLOCK)), dtype=dtype, device=x.device)
+        yield torch.empty((n, min(int(x.shape[-1]), BLOCK)), dtype=dtype, device=x.device)
 
     def vector(self, x: Array) -> Array:
         """See `Ops.vector`."""

@@ -22,9 +22,9 @@ from ostraka.algebra.field import (
     matmul,
     uniform,
 )
+from ostraka.algebra.image_sets import PROJECTION_LIMIT
 from ostraka.crypto.prg import Key
 from ostraka.protocols.image_equations import PROJECTION_BITS, Statement
-from ostraka.rules.image_sets import PROJECTION_LIMIT
 
 
 def draw_projections(statement: Statement, coin: Key) -> tuple[Field, ...]:

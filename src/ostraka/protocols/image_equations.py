@@ -1,6 +1,6 @@
 """What a dealer must prove of a shared submission, as equations over its slots.
 
-Membership in an image (rules/image_sets.py) is that some numbers, made of squares of the submission
+Membership in an image (image_sets.py) is that some numbers, made of squares of the submission
 and of its products with public vectors, lie within public bounds. A number V with s V + o in
 0 .. 2^k - 1 is proven by k shared bits b: s V + o = sum of 2^i b_i, one equation for each bound. Of
 numbers that could wrap around in the field, W random projections r of every vector are bounded as
@@ -23,8 +23,7 @@ import numpy as np
 
 from ostraka.algebra.field import Field, Integers, add_ternary_projections, ternary_words
 from ostraka.algebra.fixed import squared_norm
-from ostraka.algebra.lattice import inner
-from ostraka.rules.image_sets import (
+from ostraka.algebra.image_sets import (
     PROJECTION_LIMIT,
     Ball,
     Bits,
@@ -34,6 +33,7 @@ from ostraka.rules.image_sets import (
     Sphere,
     Submission,
 )
+from ostraka.algebra.lattice import inner
 from ostraka.sharing.shamir import Packing
 
 PROJECTION_BITS = (2 * PROJECTION_LIMIT - 1).bit_length()

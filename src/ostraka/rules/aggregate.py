@@ -193,16 +193,16 @@ def _combine(weights: Float, x: Array, public: float, reference: Array | None, o
     out = ops.vector(x)
     used = np.flatnonzero(weights).tolist()
     matrix, rows = weights[used][None, :], [x[row] for row in used]
-    blocks = ops.scratch("wide", x, len(used), wide=True)
-    for low, high in spans(int(x.shape[1])):
-        block = blocks[:, : high - low]
-        fill(block, rows, low, high)
-        total = ops.mix(matrix, block)[0]
-        if reference is not None and public != 0.0:
-            pulled = ops.wide(reference[low:high])
-            pulled *= public
-            total += pulled
-        out[low:high] = total
+    with ops.scratch(x, len(used), wide=True) as blocks:
+        for low, high in spans(int(x.shape[1])):
+            block = blocks[:, : high - low]
+            fill(block, rows, low, high)
+            total = ops.mix(matrix, block)[0]
+            if reference is not None and public != 0.0:
+                pulled = ops.wide(reference[low:high])
+                pulled *= public
+                total += pulled
+            out[low:high] = total
     return out
 
 
@@ -217,12 +217,12 @@ def by_coordinate(
         geometry = blank if most == Needs.NOTHING else Geometry.from_rows(x, ops)
         _, matrix = chain(geometry, pre, f)
     out = ops.vector(x)
-    blocks = ops.scratch("wide", x, int(x.shape[0]), wide=matrix is not None)
-    for low, high in spans(int(x.shape[1])):
-        block = blocks[:, : high - low]
-        fill(block, x, low, high)
-        mixed = block if matrix is None else ops.mix(matrix, block)
-        out[low:high] = rule.columns(mixed, f, ops)
+    with ops.scratch(x, int(x.shape[0]), wide=matrix is not None) as blocks:
+        for low, high in spans(int(x.shape[1])):
+            block = blocks[:, : high - low]
+            fill(block, x, low, high)
+            mixed = block if matrix is None else ops.mix(matrix, block)
+            out[low:high] = rule.columns(mixed, f, ops)
     return out, None if matrix is None else matrix.mean(axis=0)
 
 

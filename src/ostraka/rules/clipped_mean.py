@@ -8,10 +8,10 @@ from typing import ClassVar
 import numpy as np
 
 from ostraka.algebra.fixed import DEFAULT_FRAC_BITS
+from ostraka.algebra.image_sets import Ball, Submission
 from ostraka.algebra.lattice import Float
 from ostraka.rules.api import positive
 from ostraka.rules.image import ImageRule, Public
-from ostraka.rules.image_sets import Ball, Submission
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from typing import ClassVar
 import numpy as np
 
 from ostraka.algebra.fixed import squared_norm
+from ostraka.algebra.image_sets import LONGEST, SCORE_BITS, Sphere, Submission
 from ostraka.algebra.lattice import Float, Integers, round_to_sphere
 from ostraka.rules.api import positive
 from ostraka.rules.image import ImageRule, Public, Vector
-from ostraka.rules.image_sets import LONGEST, SCORE_BITS, Sphere, Submission
 
 
 @dataclass(frozen=True)

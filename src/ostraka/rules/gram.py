@@ -274,19 +274,19 @@ def _centred_gram(rows: Array, ops: Ops, reference: Array | None, shift: int) ->
     """Inner products of [rows, origin, reference] around the median, all scaled by 2^shift."""
     n, d = (int(size) for size in rows.shape)
     m = n + (1 if reference is None else 2)
-    parts, blocks = ops.scratch("rows", rows, n), ops.scratch("wide", rows, m, wide=True)
     gram = np.zeros((m, m))
-    for low, high in spans(d):
-        part, block = parts[:, : high - low], blocks[:, : high - low]
-        fill(part, rows, low, high)
-        block[:n], block[n] = part, 0.0
-        if reference is not None:
-            block[n + 1] = reference[low:high]
-        if shift:
-            block *= 2.0**shift
-            part = ops.copy(block[:n])
-        block -= median(part, ops)
-        gram += ops.gram(block)
+    with ops.scratch(rows, n) as parts, ops.scratch(rows, m, wide=True) as blocks:
+        for low, high in spans(d):
+            part, block = parts[:, : high - low], blocks[:, : high - low]
+            fill(part, rows, low, high)
+            block[:n], block[n] = part, 0.0
+            if reference is not None:
+                block[n + 1] = reference[low:high]
+            if shift:
+                block *= 2.0**shift
+                part = ops.copy(block[:n])
+            block -= median(part, ops)
+            gram += ops.gram(block)
     return gram
 
 

@@ -20,9 +20,9 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
+from ostraka.algebra.image_sets import LONGEST, Image, Submission
 from ostraka.algebra.lattice import Float, Integers
 from ostraka.rules.api import check_minority
-from ostraka.rules.image_sets import LONGEST, Image, Submission
 
 Vector = npt.NDArray[np.float32]
 

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from ostraka.algebra.image_sets import Bits, Submission
 from ostraka.algebra.lattice import Float
 from ostraka.rules.api import positive
 from ostraka.rules.image import ImageRule, Public, Vector, sign_bits, signed
-from ostraka.rules.image_sets import Bits, Submission
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from ostraka.algebra.image_sets import Bits, Submission
 from ostraka.algebra.lattice import Float
 from ostraka.rules.image import ImageRule, Public, sign_bits, signed
-from ostraka.rules.image_sets import Bits, Submission
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,9 @@
 """The numpy form of the array interface copies where it says so and nowhere else."""
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import pytest
 
-from ostraka.algebra.ops import BLOCK, NUMPY
+from ostraka.algebra.ops import BLOCK, NUMPY, NumpyOps
 
 
 def test_a_matrix_is_passed_on_and_a_list_is_stacked():
@@ -47,32 +45,25 @@ def test_signalling_nans_are_screened_without_a_warning() -> None:
     assert np.isnan(NUMPY.wide(rows)[1]).all()
 
 
-@pytest.mark.parametrize("ops_dtype", [np.float32, np.float64])
-def test_scratch_is_kept_for_one_use_of_one_thread(ops_dtype):
-    x = np.ones((3, 50), ops_dtype)
-    narrow, wide = NUMPY.scratch("rows", x, 4), NUMPY.scratch("wide", x, 5, wide=True)
-    assert (narrow.shape, narrow.dtype) == ((4, 50), ops_dtype)
-    assert (wide.shape, wide.dtype) == ((5, 50), np.float64)
-    assert not np.shares_memory(narrow, wide)
-    assert np.shares_memory(narrow, NUMPY.scratch("rows", x, 4))
-    with ThreadPoolExecutor(1) as pool:
-        other = pool.submit(NUMPY.scratch, "rows", x, 4).result()
-    assert not np.shares_memory(narrow, other)
+def test_scratch_is_lent_to_one_at_a_time():
+    x = np.ones((3, 50), np.float32)
+    with NUMPY.scratch(x, 4) as narrow, NUMPY.scratch(x, 5, wide=True) as wide:
+        assert (narrow.shape, narrow.dtype) == ((4, 50), np.float32)
+        assert (wide.shape, wide.dtype) == ((5, 50), np.float64)
+        assert not np.shares_memory(narrow, wide)
+    lent = NumpyOps()
+    with lent.scratch(x, 4) as first:
+        pass
+    with lent.scratch(x, 3, wide=False) as again, lent.scratch(x, 4) as other:
+        assert np.shares_memory(again, first)
+        assert not np.shares_memory(other, first)
 
 
 def test_large_scratch_is_not_kept():
     x = np.ones((1, BLOCK))
     n = (4 << 20) // (8 * BLOCK) + 1
-    assert not np.shares_memory(NUMPY.scratch("rows", x, n), NUMPY.scratch("rows", x, n))
-    kept = NUMPY.scratch("rows", x, n - 1)
-    assert kept.shape == (n - 1, BLOCK)
-    assert np.shares_memory(kept, NUMPY.scratch("rows", x, n - 1))
-
-
-def test_scratch_of_another_type_and_size_is_laid_over_the_same_memory():
-    x = np.ones((1, 10))
-    one = NUMPY.scratch("rows", x, 8)
-    two = NUMPY.scratch("rows", x.astype(np.float32), 3)
-    assert two.shape == (3, 10)
-    assert two.dtype == np.float32
-    assert np.shares_memory(one, two)
+    with NUMPY.scratch(x, n) as first:
+        pass
+    with NUMPY.scratch(x, n - 1) as second:
+        assert second.shape == (n - 1, BLOCK)
+        assert not np.shares_memory(first, second)

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ostraka import rules
+from ostraka.algebra.image_sets import LONGEST
 from ostraka.rules import fltrust
 from ostraka.rules.clipped_mean import ClippedMean
 from ostraka.rules.fltrust import FLTrust, root_bits
 from ostraka.rules.image import ImageRule, Public, combine, plain
-from ostraka.rules.image_sets import LONGEST
 from ostraka.rules.rsa import RSA
 from ostraka.rules.sign_mean import SignMean
 from ostraka.trust.public_step import step

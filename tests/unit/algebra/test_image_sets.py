@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ostraka.algebra.fixed import squared_norm
-from ostraka.algebra.lattice import inner, round_to_sphere
-from ostraka.rules.image_sets import (
+from ostraka.algebra.image_sets import (
     LONGEST,
     PROJECTION,
     PROJECTION_LIMIT,
@@ -21,6 +20,7 @@ from ostraka.rules.image_sets import (
     Range,
     Sphere,
 )
+from ostraka.algebra.lattice import inner, round_to_sphere
 
 P = (1 << 61) - 1
 K = 12
