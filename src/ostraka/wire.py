@@ -177,6 +177,29 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
+class Octets:
+    """Bytes, their number before them; the form fixes how many there are at most."""
+
+    cap: str
+
+    def size(self, dims: Dims) -> int:
+        """See wire.Field."""
+        return 4 + dims[self.cap]
+
+    def write(self, out: Parts, value: Any) -> None:
+        """See wire.Field; whether it is too long is the receiver's check."""
+        out.add(len(value).to_bytes(4, "little"))
+        out.add(value)
+
+    def read(self, body: Body, at: int, dims: Dims) -> tuple[bytes, int]:
+        """See wire.Field."""
+        count = int.from_bytes(_take(body, at, 4), "little")
+        if count > dims[self.cap]:
+            raise Bad(f"{count} bytes, at most {dims[self.cap]} expected")
+        return bytes(_take(body, at + 4, count)), at + 4 + count
+
+
+@dataclass(frozen=True, slots=True)
 class Tensor:
     """An array of one dtype and shape; names in the shape are sizes that the form fixes."""
 

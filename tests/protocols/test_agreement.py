@@ -24,7 +24,7 @@ from ostraka.protocols.ballots import (
     Decided,
     Decision,
     Have,
-    Octets,
+
     Precommit,
     Prevote,
     Proposal,

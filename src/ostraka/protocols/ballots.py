@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Any, Protocol
 
-from ostraka.net import Arrival, Body, Inbox, Net
+from ostraka.net import Arrival, Inbox, Net
 from ostraka.protocols.consistent_broadcast import Digest, Signature
 from ostraka.protocols.votes import (
     Certificate,
@@ -25,34 +25,11 @@ from ostraka.protocols.votes import (
     unpack,
     value_hash,
 )
-from ostraka.wire import U8, Bad, Bool, Dims, Index, Message, Parts
+from ostraka.wire import U8, Bool, Index, Message, Octets
 
 VIEW, ASK, DECIDED = ("view",), ("life", "ask"), ("decided",)
 VOID = b""
 """The value of an instance that gives up; no subject proposes it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Octets:
-    """Bytes, their number before them; the form fixes how many there are at most."""
-
-    cap: str
-
-    def size(self, dims: Dims) -> int:
-        """See wire.Field."""
-        return 4 + dims[self.cap]
-
-    def write(self, out: Parts, value: Any) -> None:
-        """See wire.Field; whether it is too long is the receiver's check."""
-        out.add(len(value).to_bytes(4, "little") + value)
-
-    def read(self, body: Body, at: int, dims: Dims) -> tuple[bytes, int]:
-        """See wire.Field."""
-        start = at + 4
-        end = start + int.from_bytes(body[at:start], "little")
-        if end - start > dims[self.cap] or end > len(body):
-            raise Bad(f"{end - start} bytes, at most {dims[self.cap]} expected, or an early end")
-        return bytes(body[start:end]), end
 
 
 Value = Annotated[bytes, Octets("value")]

@@ -1,0 +1,230 @@
+"""A board: what every peer publishes once, and the agreement on which of it counts.
+
+Source: step 3 of the serverless design (reveal sets, check-message lists). Parties: the N voters of
+an attempt. An entry is a body with its owner's proof (a signature, or that it opens a commitment),
+so anybody may pass it on. Guarantee: all honest peers end with the same set of entries and hold all
+of them; at least N - t - dropouts owners are in it, and no entry that an honest voter of the
+decided view held when it began to vote is missing. Revealed: the entries, to all. An owner with two
+different entries in the set counts as having none, and both are kept, as evidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple
+
+from ostraka.crypto.sign import SIGNATURE_BYTES
+from ostraka.crypto.transcript import digest
+from ostraka.net import Arrival, Inbox, Net, Trace
+from ostraka.protocols.ballots import Verdict
+from ostraka.protocols.consistent_broadcast import Signature
+from ostraka.protocols.voter import take
+from ostraka.wire import Message, Octets
+
+DIGEST_BYTES = 32
+COPIES = 2
+"""Different entries of one owner that are kept: the second one proves that it said two things."""
+PATH = ("topic", "from", "copy")
+UNSIGNED = bytes(SIGNATURE_BYTES)
+
+Listing = Mapping[str, tuple[bytes, ...]]
+"""The digests of each owner's entries, ascending; owners without any are not in it."""
+
+
+@dataclass(frozen=True)
+class Entry(Message):
+    """What an owner has published; the label says whose it is."""
+
+    body: Annotated[bytes, Octets("body")]
+    signature: Signature
+
+
+class Topic(NamedTuple):
+    """One kind of entry: the longest body, whose there may be, whether a body is the owner's.
+
+    ``use``: what owners sign it for; empty where they do not.
+    """
+
+    use: str
+    cap: int
+    owners: tuple[str, ...]
+    proves: Callable[[str, bytes, bytes], bool]
+
+
+class Board:
+    """What one peer holds of several topics. ``net``: the label in which it lies."""
+
+    def __init__(self, net: Net, topics: Sequence[Topic], others: Sequence[str]) -> None:
+        self._net, self._topics, self._others = net, topics, tuple(others)
+        self._held: list[dict[str, dict[bytes, Entry]]] = [{} for _ in topics]
+        cap = max(topic.cap for topic in topics)
+        self.inbox = Inbox(PATH, Entry.form(body=cap), frozenset(others))
+
+    def publish(self, topic: int, entry: Entry) -> None:
+        """Hold one's own entry and send it to all others."""
+        self._held[topic].setdefault(self._net.me, {})[body_digest(entry.body)] = entry
+        self._label(topic, self._net.me, 0).broadcast(self._others, entry)
+
+    def upon(self, got: Arrival) -> tuple[int, str] | None:
+        """Take an entry that came; the topic and owner of one that is new, and proven."""
+        at, place, copy = got.index
+        if at >= len(self._topics) or place >= len(self._topics[at].owners) or copy >= COPIES:
+            return None
+        topic, entry = self._topics[at], got.message
+        owner, what = topic.owners[place], body_digest(entry.body)
+        held = self._held[at].get(owner, {})
+        if what in held or len(held) == COPIES or len(entry.body) > topic.cap:
+            return None
+        if not topic.proves(owner, entry.body, entry.signature):
+            return None
+        self._held[at].setdefault(owner, {})[what] = entry
+        return at, owner
+
+    def listing(self, topic: int) -> Listing:
+        """What is held of a topic."""
+        return {owner: tuple(sorted(held)) for owner, held in self._held[topic].items()}
+
+    def twice(self) -> Iterator[tuple[str, str, tuple[Entry, ...]]]:
+        """(use, owner, both entries) of every owner that has signed two."""
+        for topic, held in zip(self._topics, self._held, strict=True):
+            for owner, entries in held.items():
+                if topic.use and len(entries) == COPIES:
+                    yield topic.use, owner, tuple(entries.values())
+
+    def count(self, topic: int) -> int:
+        """How many owners have an entry."""
+        return len(self._held[topic])
+
+    def entries(self, topic: int, owner: str) -> Mapping[bytes, Entry]:
+        """An owner's entries, by digest."""
+        return self._held[topic].get(owner, {})
+
+    def holds(self, topic: int, listing: Listing) -> bool:
+        """Whether every entry of a listing is in hand."""
+        held = self._held[topic]
+        return all(
+            what in held.get(owner, ()) for owner, digests in listing.items() for what in digests
+        )
+
+    def give(self, to: str, topic: int, listing: Listing) -> None:
+        """Send another peer what it does not list."""
+        for owner, held in self._held[topic].items():
+            for copy, (what, entry) in enumerate(held.items()):  # each always in the same place
+                if what not in listing.get(owner, ()):
+                    self._label(topic, owner, copy).send(to, entry)
+
+    async def wait(self, topic: int, owners: Collection[str], until: float, trace: Trace) -> None:
+        """Take entries until each of these owners has one, or the time is over."""
+        while not all(owner in self._held[topic] for owner in owners) and self._net.now < until:
+            await take(self._net, {self.inbox: self._upon}, until - self._net.now, trace)
+
+    def _upon(self, got: Arrival) -> None:
+        self.upon(got)
+
+    def _label(self, topic: int, owner: str, copy: int) -> Net:
+        at, of, number = PATH
+        place = self._topics[topic].owners.index(owner)
+        return self._net.sub(at, topic).sub(of, place).sub(number, copy)
+
+
+def body_digest(body: bytes) -> bytes:
+    """32 bytes that name an entry."""
+    return digest("entry", body)
+
+
+def covers(listing: Listing, held: Listing) -> bool:
+    """Whether a listing omits nothing of what was held; who has two entries in it has enough."""
+    return all(
+        len(listing.get(owner, ())) == COPIES or set(digests) <= set(listing.get(owner, ()))
+        for owner, digests in held.items()
+    )
+
+
+def packed_bytes(owners: int) -> int:
+    """How long a packed listing is at most."""
+    return owners * (1 + COPIES * DIGEST_BYTES)
+
+
+def pack(owners: Iterable[str], listing: Listing) -> bytes:
+    """For each owner the number of its entries; then all digests, in this order."""
+    found = [listing.get(owner, ()) for owner in owners]
+    return bytes(len(digests) for digests in found) + b"".join(b"".join(one) for one in found)
+
+
+def unpack(owners: Sequence[str], data: bytes, at: int = 0) -> tuple[Listing, int] | None:
+    """The listing that `pack` packed, and where it ends; None for other bytes. Total."""
+    counts, at = data[at : at + len(owners)], at + len(owners)
+    if len(counts) != len(owners) or any(count > COPIES for count in counts):
+        return None
+    listing: dict[str, tuple[bytes, ...]] = {}
+    for owner, count in zip(owners, counts, strict=True):
+        end = at + count * DIGEST_BYTES
+        digests = tuple(data[i : i + DIGEST_BYTES] for i in range(at, end, DIGEST_BYTES))
+        if end > len(data) or list(digests) != sorted(set(digests)):
+            return None
+        if digests:
+            listing[owner] = digests
+        at = end
+    return listing, at
+
+
+class EntrySet:
+    """The subject of an agreement on the entries of a board's first topic.
+
+    Made when the instance begins: what is held now may not be omitted. ``least``: owners in it.
+    """
+
+    voids = False
+
+    def __init__(self, board: Board, owners: Sequence[str], least: int) -> None:
+        self._board, self._owners, self._least = board, tuple(owners), least
+        self._first = board.listing(0)
+        self.value_bytes = self.have_bytes = packed_bytes(len(owners))
+        self.inboxes: Sequence[Inbox[Any]] = (board.inbox,)
+
+    def propose(self) -> bytes | None:
+        """All that is held, once it is enough."""
+        held = self._board.listing(0)
+        return pack(self._owners, held) if len(held) >= self._least else None
+
+    def judge(self, value: bytes) -> Verdict:
+        """See Subject."""
+        listing = self._read(value)
+        if listing is None or len(listing) < self._least or not covers(listing, self._first):
+            return Verdict.REFUSE
+        return Verdict.ACCEPT if self._board.holds(0, listing) else Verdict.NOT_YET
+
+    def holds(self, value: bytes) -> bool:
+        """See Subject."""
+        listing = self._read(value)
+        if listing is None:
+            raise ValueError("a decided set of entries is none")
+        return self._board.holds(0, listing)
+
+    def upon(self, got: Arrival) -> None:
+        """See Subject."""
+        self._board.upon(got)
+
+    def have(self) -> bytes:
+        """See Subject."""
+        return pack(self._owners, self._board.listing(0))
+
+    def give(self, net: Net, to: str, have: bytes) -> None:
+        """See Subject."""
+        listing = self._read(have)
+        if listing is not None:
+            self._board.give(to, 0, listing)
+
+    def entries(self, value: bytes) -> dict[str, Entry]:
+        """The entries that a decided value counts, in the order of owners."""
+        listing = self._read(value) or {}
+        return {
+            owner: self._board.entries(0, owner)[listing[owner][0]]
+            for owner in self._owners
+            if len(listing.get(owner, ())) == 1
+        }
+
+    def _read(self, value: bytes) -> Listing | None:
+        found = unpack(self._owners, value)
+        return found[0] if found is not None and found[1] == len(value) else None
