@@ -1,11 +1,17 @@
 """A board: what every peer publishes once, and the agreement on which of it counts.
 
 Source: step 3 of the serverless design (reveal sets, check-message lists). Parties: the N voters of
-an attempt. An entry is a body with its owner's proof (a signature, or that it opens a commitment),
+an attempt. An entry is a body with its owner's signature, or one that opens its owner's commitment,
 so anybody may pass it on. Guarantee: all honest peers end with the same set of entries and hold all
 of them; at least N - t - dropouts owners are in it, and no entry that an honest voter of the
 decided view held when it began to vote is missing. Revealed: the entries, to all. An owner with two
 different entries in the set counts as having none, and both are kept, as evidence.
+
+A signature is verified only where somebody must believe somebody else. Who has an entry from its
+owner's own channel needs none; who has it from others does, or that t + 1 of them pass it on, of
+whom one is honest and had it from the owner. A leader verifies what it proposes, and a voter what
+it would refuse a proposal for. So an owner whose signatures do not hold delays nobody and is blamed
+for nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +25,7 @@ from ostraka.crypto.transcript import digest
 from ostraka.net import Arrival, Inbox, Net, Trace
 from ostraka.protocols.ballots import Verdict
 from ostraka.protocols.consistent_broadcast import Signature
-from ostraka.protocols.voter import take
+from ostraka.protocols.voter import Handlers, take
 from ostraka.wire import Message, Octets
 
 DIGEST_BYTES = 32
@@ -41,33 +47,52 @@ class Entry(Message):
 
 
 class Topic(NamedTuple):
-    """One kind of entry: the longest body, whose there may be, whether a body is the owner's.
+    """One kind of entry: the longest body, whose there may be, what a body of an owner looks like.
 
-    ``use``: what owners sign it for; empty where they do not.
+    ``use``: what owners sign it for; empty where ``sound`` is all the proof that it needs.
     """
 
     use: str
     cap: int
     owners: tuple[str, ...]
-    proves: Callable[[str, bytes, bytes], bool]
+    sound: Callable[[str, bytes], bool]
+
+
+Signed = Callable[[str, str, bytes, bytes], bool]
+"""Whether an owner has signed, for a use, a body: use, owner, body, signature."""
 
 
 class Board:
-    """What one peer holds of several topics. ``net``: the label in which it lies."""
+    """What one peer holds of several topics. ``net``: the label in which it lies.
 
-    def __init__(self, net: Net, topics: Sequence[Topic], others: Sequence[str]) -> None:
+    ``signed`` verifies; ``vouchers``: t + 1.
+    """
+
+    def __init__(
+        self,
+        net: Net,
+        topics: Sequence[Topic],
+        others: Sequence[str],
+        signed: Signed,
+        vouchers: int,
+    ) -> None:
         self._net, self._topics, self._others = net, topics, tuple(others)
+        self._signed, self._vouchers = signed, vouchers
         self._held: list[dict[str, dict[bytes, Entry]]] = [{} for _ in topics]
+        self._proven: dict[tuple[int, str, bytes], bool] = {}
+        self._vouched: dict[tuple[int, str], dict[bytes, set[str]]] = {}
         cap = max(topic.cap for topic in topics)
         self.inbox = Inbox(PATH, Entry.form(body=cap), frozenset(others))
 
     def publish(self, topic: int, entry: Entry) -> None:
         """Hold one's own entry and send it to all others."""
-        self._held[topic].setdefault(self._net.me, {})[body_digest(entry.body)] = entry
+        what = body_digest(entry.body)
+        self._held[topic].setdefault(self._net.me, {})[what] = entry
+        self._proven[topic, self._net.me, what] = True
         self._label(topic, self._net.me, 0).broadcast(self._others, entry)
 
     def upon(self, got: Arrival) -> tuple[int, str] | None:
-        """Take an entry that came; the topic and owner of one that is new, and proven."""
+        """Take an entry that came; the topic and owner of one that is new."""
         at, place, copy = got.index
         if at >= len(self._topics) or place >= len(self._topics[at].owners) or copy >= COPIES:
             return None
@@ -76,20 +101,63 @@ class Board:
         held = self._held[at].get(owner, {})
         if what in held or len(held) == COPIES or len(entry.body) > topic.cap:
             return None
-        if not topic.proves(owner, entry.body, entry.signature):
+        if not topic.sound(owner, entry.body):
+            return None
+        if got.sender != owner and not self._believed(at, owner, what, entry, got.sender):
             return None
         self._held[at].setdefault(owner, {})[what] = entry
         return at, owner
+
+    def _believed(self, at: int, owner: str, what: bytes, entry: Entry, sender: str) -> bool:
+        """Whether an entry that another peer passes on is the owner's."""
+        use = self._topics[at].use
+        if not use or self._signed(use, owner, entry.body, entry.signature):
+            self._proven[at, owner, what] = True
+            return True
+        vouched = self._vouched.setdefault((at, owner), {})
+        if sum(sender in senders for senders in vouched.values()) < COPIES:
+            vouched.setdefault(what, set()).add(sender)
+        return len(vouched.get(what, ())) >= self._vouchers
+
+    def proven(self, topic: int, owner: str, what: bytes) -> bool:
+        """Whether an entry that is held would convince others; looked at once."""
+        key = topic, owner, what
+        if key not in self._proven:
+            use, entry = self._topics[topic].use, self._held[topic][owner][what]
+            signed = not use or self._signed(use, owner, entry.body, entry.signature)
+            self._proven[key] = signed
+        return self._proven[key]
 
     def listing(self, topic: int) -> Listing:
         """What is held of a topic."""
         return {owner: tuple(sorted(held)) for owner, held in self._held[topic].items()}
 
+    def convincing(self, topic: int) -> Listing:
+        """What is held of a topic and would convince others: for who proposes it."""
+        found = {
+            owner: tuple(sorted(what for what in held if self.proven(topic, owner, what)))
+            for owner, held in self._held[topic].items()
+        }
+        return {owner: digests for owner, digests in found.items() if digests}
+
+    def omits(self, topic: int, listing: Listing, held: Listing) -> bool:
+        """Whether a listing omits something of what was held, and that would convince others.
+
+        Who has two entries in it has enough.
+        """
+        return any(
+            what not in listing.get(owner, ()) and self.proven(topic, owner, what)
+            for owner, digests in held.items()
+            if len(listing.get(owner, ())) < COPIES
+            for what in digests
+        )
+
     def twice(self) -> Iterator[tuple[str, str, tuple[Entry, ...]]]:
         """(use, owner, both entries) of every owner that has signed two."""
-        for topic, held in zip(self._topics, self._held, strict=True):
+        for at, (topic, held) in enumerate(zip(self._topics, self._held, strict=True)):
             for owner, entries in held.items():
-                if topic.use and len(entries) == COPIES:
+                two = topic.use and len(entries) == COPIES
+                if two and all(self.proven(at, owner, what) for what in entries):
                     yield topic.use, owner, tuple(entries.values())
 
     def count(self, topic: int) -> int:
@@ -116,8 +184,11 @@ class Board:
 
     async def wait(self, topic: int, owners: Collection[str], until: float, trace: Trace) -> None:
         """Take entries until each of these owners has one, or the time is over."""
-        while not all(owner in self._held[topic] for owner in owners) and self._net.now < until:
-            await take(self._net, {self.inbox: self._upon}, until - self._net.now, trace)
+        missing = set(owners) - self._held[topic].keys()
+        handlers: Handlers = {self.inbox: self._upon}
+        while missing and self._net.now < until:
+            await take(self._net, handlers, until - self._net.now, trace)
+            missing -= self._held[topic].keys()
 
     def _upon(self, got: Arrival) -> None:
         self.upon(got)
@@ -131,14 +202,6 @@ class Board:
 def body_digest(body: bytes) -> bytes:
     """32 bytes that name an entry."""
     return digest("entry", body)
-
-
-def covers(listing: Listing, held: Listing) -> bool:
-    """Whether a listing omits nothing of what was held; who has two entries in it has enough."""
-    return all(
-        len(listing.get(owner, ())) == COPIES or set(digests) <= set(listing.get(owner, ()))
-        for owner, digests in held.items()
-    )
 
 
 def packed_bytes(owners: int) -> int:
@@ -184,14 +247,16 @@ class EntrySet:
         self.inboxes: Sequence[Inbox[Any]] = (board.inbox,)
 
     def propose(self) -> bytes | None:
-        """All that is held, once it is enough."""
-        held = self._board.listing(0)
+        """All that is held and would convince others, once it is enough."""
+        held = self._board.convincing(0)
         return pack(self._owners, held) if len(held) >= self._least else None
 
     def judge(self, value: bytes) -> Verdict:
         """See Subject."""
         listing = self._read(value)
-        if listing is None or len(listing) < self._least or not covers(listing, self._first):
+        if listing is None or len(listing) < self._least:
+            return Verdict.REFUSE
+        if self._board.omits(0, listing, self._first):
             return Verdict.REFUSE
         return Verdict.ACCEPT if self._board.holds(0, listing) else Verdict.NOT_YET
 

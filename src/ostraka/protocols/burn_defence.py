@@ -23,7 +23,7 @@ import numpy as np
 
 from ostraka.net import Arrival, Inbox, Net
 from ostraka.protocols.board import body_digest
-from ostraka.protocols.checking import Trial
+from ostraka.protocols.checking import USE, Trial
 from ostraka.protocols.dealer_list import Dealt
 from ostraka.protocols.dealing import SALT_BYTES, SECOND
 from ostraka.protocols.scene import Assembly
@@ -153,7 +153,10 @@ class Bundles:
     def _blames_member(self, member: str, dealer: str, bundle: Bundle) -> bool:
         """Whether a member has signed other words than follow from what it was dealt."""
         found = self._recomputed(member, bundle)
-        return not np.array_equal(found, self._trial.signed(dealer, member))
+        if np.array_equal(found, self._trial.signed(dealer, member)):
+            return False
+        entry = self._trial.entries[member]
+        return self._assembly.scene.signed(USE, member, entry.body, entry.signature)
 
     def _recomputed(self, member: str, bundle: Bundle) -> np.ndarray:
         vectors = bundle.first[SALT_BYTES:], bundle.second[SALT_BYTES:]

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ostraka.net import Arrival, Inbox, Net
 from ostraka.protocols.ballots import Verdict
-from ostraka.protocols.board import Entry, Listing, covers, pack, packed_bytes, unpack
+from ostraka.protocols.board import Entry, Listing, pack, packed_bytes, unpack
 from ostraka.protocols.dealing import FIRST, HEADERS, SECOND, Answer, Dealing, Own, Setting
 from ostraka.protocols.scene import Assembly
 
@@ -52,7 +52,9 @@ class DealerList:
     def propose(self) -> bytes | None:
         """All that is held, and every dealer that may be on the list by that."""
         board, scene = self._dealing.board, self._scene
-        listings = tuple(board.listing(topic) for topic in TOPICS)
+        if min(board.count(FIRST), board.count(SECOND)) < scene.least:
+            return None
+        listings = tuple(board.convincing(topic) for topic in TOPICS)
         if min(len(listings[FIRST]), len(listings[SECOND])) < scene.least:
             return None
         needs, answered = self._needed(listings), self._dealing.answers.keys()
@@ -66,7 +68,8 @@ class DealerList:
         found = self._read(value)
         if found is None or not self._enough(found):
             return Verdict.REFUSE
-        if not all(covers(v, first) for v, first in zip(found.listings, self._first, strict=True)):
+        board = self._dealing.board
+        if any(board.omits(at, found.listings[at], self._first[at]) for at in TOPICS):
             return Verdict.REFUSE
         if not self._holds_entries(found):
             return Verdict.NOT_YET

@@ -31,12 +31,12 @@ async def toss(
     """
     scene, owners = assembly.scene, tuple(commitments)
 
-    def proves(owner: str, body: bytes, signature: bytes) -> bool:
-        if len(body) != KEY_BYTES or signature != UNSIGNED:
+    def sound(owner: str, body: bytes) -> bool:
+        if len(body) != KEY_BYTES:
             return False
         return committed(scene, number, owner, Key(body)) == commitments[owner]
 
-    board = assembly.board(name, [Topic("", KEY_BYTES, owners, proves)])
+    board = assembly.board(name, [Topic("", KEY_BYTES, owners, sound)])
     if own is not None:
         board.publish(0, Entry(own.reveal(), UNSIGNED))
     await board.wait(0, owners, assembly.net.now + scene.phase_s, assembly.trace)

@@ -90,7 +90,9 @@ class Assembly:
 
     def board(self, name: str, topics: Sequence[Topic]) -> Board:
         """What peers publish for one agreement."""
-        self.boards.append(Board(self.at(name), topics, self.others))
+        vouchers = self.scene.plan.t + 1
+        board = Board(self.at(name), topics, self.others, self.scene.signed, vouchers)
+        self.boards.append(board)
         return self.boards[-1]
 
     def signature(self, use: str, body: bytes) -> bytes:

@@ -150,23 +150,20 @@ class Attempt:
         """Who has a key for boxes in this attempt, and what this peer shares with each of them."""
         assembly, scene, me = self._assembly, self._assembly.scene, self._assembly.net.me
         own = BoxKey(self._begun.fresh())
-        secrets: dict[tuple[str, bytes], Key] = {}
+        secrets: dict[bytes, Key | None] = {}
 
-        def proves(owner: str, body: bytes, signature: bytes) -> bool:
-            shared = own.shared(body)
-            if shared is None or not scene.signed(KEYS, owner, body, signature):
-                return False
-            secrets[owner, body] = shared
-            return True
+        def sound(owner: str, body: bytes) -> bool:
+            secrets[body] = own.shared(body)
+            return secrets[body] is not None
 
-        board = assembly.board(KEYS, [Topic(KEYS, KEY_BYTES, scene.names, proves)])
+        board = assembly.board(KEYS, [Topic(KEYS, KEY_BYTES, scene.names, sound)])
         board.publish(0, Entry(own.public, assembly.signature(KEYS, own.public)))
         await board.wait(0, scene.names, assembly.net.now + scene.phase_s, assembly.trace)
         subject = EntrySet(board, scene.names, scene.least)
         decision = await assembly.decide(KEYS, subject)
         keys = {name: entry.body for name, entry in subject.entries(decision.value).items()}
-        shared = {name: secrets[name, key] for name, key in keys.items() if name != me}
-        return tuple(keys), shared
+        shared = {name: secrets[key] for name, key in keys.items() if name != me}
+        return tuple(keys), {name: key for name, key in shared.items() if key is not None}
 
     async def _toss(
         self, name: str, number: int, first: Dealt, dealers: tuple[str, ...], part: Key
