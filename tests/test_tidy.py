@@ -110,10 +110,7 @@ def test_no_global_random_state_anywhere() -> None:
 
 
 ARRIVING = {
-    "ostraka.crypto.seal",
-    "ostraka.protocols.agreement",
-    "ostraka.protocols.image_check",
-    "ostraka.protocols.robust_open",
+    "ostraka.trust.serverless.peer",
 }
 """Parts of trust model serverless (docs/adr/0006-serverless-parts.md) that stand, with their tests,
 before what will use them. Whoever uses one takes it out of here."""

@@ -22,10 +22,10 @@ from typing import Annotated
 import numpy as np
 
 from ostraka.net import Arrival, Inbox, Net
-from ostraka.protocols.board import body_digest
+from ostraka.protocols.board import body_digest, within
 from ostraka.protocols.checking import USE, Trial
 from ostraka.protocols.dealer_list import Dealt
-from ostraka.protocols.dealing import SALT_BYTES, SECOND
+from ostraka.protocols.dealing_messages import SALT_BYTES, SECOND
 from ostraka.protocols.scene import Assembly
 from ostraka.protocols.voter import take
 from ostraka.wire import Message, Octets
@@ -100,25 +100,22 @@ class Bundles:
         if plains[0] is None or plains[1] is None:
             return
         bundle = Bundle(plains[0], plains[1])
-        if dealer == me:
-            if not self._blames_member(member, dealer, bundle):
-                return
-            if not self._dealt[0].dealing.may_expose(member):
-                return
+        own = self._dealt[0].dealing.dealer
+        convicts = dealer != me or self._blames_member(member, dealer, bundle)
+        if not convicts or (dealer == me and own is not None and not own.may_expose(member)):
+            return
         self._keep(dealer, member, bundle)
         self._at(dealer, member).broadcast(self._assembly.others, bundle)
 
     def _plain(self, dealt: Dealt, dealer: str, member: str) -> bytes | None:
-        if dealer == self._net.me:
-            return dealt.dealing.plain(member)
+        own = dealt.dealing.dealer
+        if dealer == self._net.me and own is not None:
+            return own.plain(member)
         return dealt.plains.get(dealer)
 
     def _at(self, dealer: str, member: str) -> Net:
-        net, names = self._net, self._assembly.scene.names
-        places = 0, names.index(dealer), names.index(member)
-        for name, index in zip(PATH, places, strict=True):
-            net = net.sub(name, index)
-        return net
+        names = self._assembly.scene.names
+        return within(self._net, PATH, 0, names.index(dealer), names.index(member))
 
     def give(self, to: str, dealer: str, member: str) -> None:
         """Send another peer a bundle that this one holds."""

@@ -18,9 +18,10 @@ import numpy as np
 
 from ostraka.algebra.field import Field, is_canonical
 from ostraka.crypto.prg import Key
-from ostraka.protocols.board import Entry, EntrySet, Topic
+from ostraka.protocols.board import Entry, Topic
 from ostraka.protocols.dealer_list import Dealt
-from ostraka.protocols.dealing import SALT_BYTES
+from ostraka.protocols.dealing_messages import SALT_BYTES
+from ostraka.protocols.entry_set import EntrySet
 from ostraka.protocols.image_check import COPIES, WORDS, Judged, judge, member_words
 from ostraka.protocols.image_coefficients import Coefficients, draw_projections
 from ostraka.protocols.image_equations import Statement

@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 
 from ostraka.net import Arrival, Inbox, Net
 from ostraka.protocols.ballots import Verdict
-from ostraka.protocols.board import Entry, Listing, pack, packed_bytes, unpack
-from ostraka.protocols.dealing import FIRST, HEADERS, SECOND, Answer, Dealing, Own, Setting
+from ostraka.protocols.board import Entry, Listing
+from ostraka.protocols.dealing import Dealing
+from ostraka.protocols.dealing_messages import FIRST, HEADERS, SECOND, Answer, Own, Setting
+from ostraka.protocols.entry_set import pack, packed_bytes, unpack
 from ostraka.protocols.scene import Assembly
 
 TOPICS = (HEADERS, FIRST, SECOND)

@@ -25,104 +25,49 @@ names more than t + dropouts dealers counts as absent: it cannot make dealers pu
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 
-from ostraka.crypto.prg import Key
-from ostraka.crypto.seal import TAG_BYTES, seal, unseal
-from ostraka.crypto.transcript import digest
+from ostraka.crypto.seal import TAG_BYTES, unseal
 from ostraka.net import Arrival, Form, Inbox, Malformed, Net
-from ostraka.protocols.board import DIGEST_BYTES, Entry, Topic, body_digest
+from ostraka.protocols.board import DIGEST_BYTES, Entry, Topic, body_digest, within
+from ostraka.protocols.dealer import Dealer
+from ostraka.protocols.dealing_messages import (
+    ANSWER,
+    BOX,
+    FIRST,
+    HEADERS,
+    SALT_BYTES,
+    SECOND,
+    Answer,
+    Box,
+    Header,
+    Own,
+    Receipt,
+    Setting,
+    box_use,
+    complaints,
+    names,
+    octets,
+)
 from ostraka.protocols.scene import Assembly
 from ostraka.protocols.voter import take
-from ostraka.wire import Array, Message, Octets, Tensor
-
-HEADERS, FIRST, SECOND = 0, 1, 2
-"""Topics: headers, and receipts of both kinds."""
-SALT_BYTES = 32
-ANSWER = ("answer", "of", "to")
-BOX = ("box",)
-Digests = Annotated[Array, Tensor("uint8", ("n", DIGEST_BYTES))]
-
-
-@dataclass(frozen=True)
-class Header(Message):
-    """What a dealer has dealt, member by member: digests of its box, and of what is in it."""
-
-    boxes: Digests
-    plains: Digests
-    coins: Annotated[Array, Tensor("uint8", (2, DIGEST_BYTES))]
-
-
-@dataclass(frozen=True)
-class Receipt(Message):
-    """A member's word on each dealer: the header that it holds, and whether it complains."""
-
-    headers: Digests
-    wrong: Annotated[Array, Tensor("bool", ("n",))]
-
-
-@dataclass(frozen=True)
-class Box(Message):
-    """One member's vector, sealed."""
-
-    data: Annotated[bytes, Octets("box")]
-
-
-@dataclass(frozen=True)
-class Answer(Message):
-    """To a complaint: the box, or the vector itself with its salt."""
-
-    data: Annotated[bytes, Octets("box")]
-
-
-class Shape(Protocol):
-    """What one member's vector looks like, as bytes."""
-
-    @property
-    def longest(self) -> int:
-        """No member's vector has more bytes."""
-
-    def sound(self, member: int, payload: bytes) -> bool:
-        """Whether these bytes are a vector for this member. Total."""
-
-
-class Own(NamedTuple):
-    """What this peer deals: each member's vector, each time the same, and two commitments."""
-
-    vector: Callable[[int], bytes]
-    salts: Key
-    coins: tuple[bytes, bytes]
-
-
-class Setting(NamedTuple):
-    """One message of an attempt: ``name`` of its agreement, who deals, who has a key.
-
-    ``secrets``: what this peer shares with each other member. ``exposed``: the members whose
-    vectors this peer has published in this attempt, never more than t.
-    """
-
-    name: str
-    dealers: tuple[str, ...]
-    members: tuple[str, ...]
-    secrets: Mapping[str, Key]
-    shape: Shape
-    exposed: set[str]
 
 
 class Dealing:
     """One peer's state of one message: what it has dealt, what it holds of all others."""
 
     def __init__(self, assembly: Assembly, setting: Setting, own: Own | None) -> None:
-        self.scene, self.setting, self.own = assembly.scene, setting, own
+        self.scene, self.setting = assembly.scene, setting
+        self.dealer = None if own is None else Dealer(assembly, setting, own)
         self.net: Net = assembly.at(setting.name)
         self.names = assembly.scene.names
         self.place = {name: at for at, name in enumerate(self.names)}
         self._assembly = assembly
         n, name = len(self.names), setting.name
-        self.header_form, self.receipt_form = Header.form(n=n), Receipt.form(n=n)
+        self.header_form, receipt_form = Header.form(n=n), Receipt.form(n=n)
+        self.uses = tuple(f"{use} {name}" for use in ("header", "receipt 1", "receipt 2"))
 
         def topic(use: str, owners: tuple[str, ...], form: Form[Any]) -> Topic:
             def sound(owner: str, body: bytes) -> bool:
@@ -130,13 +75,9 @@ class Dealing:
 
             return Topic(use, form.max_bytes, owners, sound)
 
-        self.uses = tuple(f"{use} {name}" for use in ("header", "receipt 1", "receipt 2"))
-        topics = [
-            topic(self.uses[HEADERS], setting.dealers, self.header_form),
-            topic(self.uses[FIRST], setting.members, self.receipt_form),
-            topic(self.uses[SECOND], setting.members, self.receipt_form),
-        ]
-        self.board = assembly.board(name, topics)
+        headers = topic(self.uses[HEADERS], setting.dealers, self.header_form)
+        receipts = (topic(self.uses[k], setting.members, receipt_form) for k in (FIRST, SECOND))
+        self.board = assembly.board(name, [headers, *receipts])
         cap = SALT_BYTES + setting.shape.longest + TAG_BYTES
         self.inboxes = (
             self.board.inbox,
@@ -151,45 +92,18 @@ class Dealing:
         self._early: dict[str, bytes] = {}
         self._mine: bytes | None = None
 
-    # --- dealing ------------------------------------------------------------------------------
-
     def send(self) -> None:
         """The header to all, then each member its box."""
-        if self.own is None:
+        if self.dealer is None:
             return
-        n = len(self.names)
-        boxes, plains = (np.zeros((n, DIGEST_BYTES), np.uint8) for _ in range(2))
-        sealed: dict[str, bytes] = {}
-        for member in self.setting.members:
-            at, plain = self.place[member], self.plain(member)
-            plains[at] = _octets(self._plain_digest(self.net.me, member, plain))
-            if member != self.net.me:
-                sealed[member] = self._sealed(member, plain)
-                boxes[at] = _octets(digest("box", sealed[member]))
-        coins = np.stack([_octets(coin) for coin in self.own.coins])
-        body = Header(boxes, plains, coins).encode()
+        header, boxes = self.dealer.deal()
+        body, me = header.encode(), self.net.me
         self._mine = body_digest(body)
         self._publish(HEADERS, body)
-        self.headers[self.net.me, self._mine] = Header(boxes, plains, coins)
-        self.plains[self.net.me, self._mine] = self.plain(self.net.me)
-        for member, box in sealed.items():
+        self.headers[me, self._mine] = header
+        self.plains[me, self._mine] = self.dealer.plain(me)
+        for member, box in boxes.items():
             self.net.sub(BOX[0]).send(member, Box(box))
-
-    def plain(self, member: str) -> bytes:
-        """Salt and vector that this peer deals a member; ValueError where it deals none."""
-        if self.own is None:
-            raise ValueError(f"{self.net.me} deals nothing")
-        at = self.place[member]
-        return self.own.salts.derive("salt", at).reveal() + self.own.vector(at)
-
-    def _sealed(self, member: str, plain: bytes) -> bytes:
-        return seal(self.setting.secrets[member], self._use(self.net.me, member), plain)
-
-    def _use(self, dealer: str, member: str) -> bytes:
-        return self.scene.stated(f"box {self.setting.name}", dealer.encode(), member.encode())
-
-    def _plain_digest(self, dealer: str, member: str, plain: bytes) -> bytes:
-        return self.scene.stated("vector", self._use(dealer, member), plain)
 
     def _publish(self, topic: int, body: bytes) -> None:
         self.board.publish(topic, Entry(body, self._assembly.signature(self.uses[topic], body)))
@@ -241,30 +155,15 @@ class Dealing:
         headers, wrong = np.zeros((n, DIGEST_BYTES), np.uint8), np.zeros(n, np.bool_)
         for dealer in self.setting.dealers:
             at, header = self.place[dealer], self.held(dealer)
-            if header is not None:
-                headers[at] = _octets(header)
+            headers[at] = octets(header or bytes(DIGEST_BYTES))
             spoilt = (dealer, header or b"") in self._spoilt
             wrong[at] = self._lacks(dealer, header) if kind == FIRST else spoilt
         self._publish(kind, Receipt(headers, wrong).encode())
 
     def named(self, kind: int, receipts: Mapping[str, bytes]) -> dict[str, dict[str, bytes]]:
-        """Whom these receipts (member to digest) complain about, and under which header.
-
-        Zeros stand for no header. Members that name more than t + dropouts dealers name nobody.
-        """
-        most = self.scene.plan.t + self.scene.plan.dropouts
-        found = {}
-        for member, what in receipts.items():
-            receipt = self.receipt_form.decode(self.board.entries(kind, member)[what].body)
-            assert isinstance(receipt, Receipt), "it was decoded before it was kept"
-            dealers = {
-                dealer: receipt.headers[self.place[dealer]].tobytes()
-                for dealer in self.setting.dealers
-                if receipt.wrong[self.place[dealer]]
-            }
-            if dealers and len(dealers) <= most:
-                found[member] = dealers
-        return found
+        """`complaints` of receipts that are in hand, member to digest."""
+        bodies = {m: self.board.entries(kind, m)[what].body for m, what in receipts.items()}
+        return complaints(self.scene, self.setting, bodies)
 
     # --- upon receiving -----------------------------------------------------------------------
 
@@ -286,9 +185,8 @@ class Dealing:
 
     def _upon_header(self, dealer: str) -> None:
         for what, entry in self.board.entries(HEADERS, dealer).items():
-            if (dealer, what) not in self.headers:
-                header = self.header_form.decode(entry.body)
-                assert isinstance(header, Header), "it was decoded before it was kept"
+            header = self.header_form.decode(entry.body)
+            if (dealer, what) not in self.headers and isinstance(header, Header):
                 self.headers[dealer, what] = header
                 self._open(dealer, what)
 
@@ -302,7 +200,8 @@ class Dealing:
     def _unseal(self, dealer: str, what: bytes, box: bytes) -> None:
         if (dealer, what) in self.plains or self.net.me not in self.setting.members:
             return
-        plain = unseal(self.setting.secrets[dealer], self._use(dealer, self.net.me), box)
+        use = box_use(self.scene, self.setting.name, dealer, self.net.me)
+        plain = unseal(self.setting.secrets[dealer], use, box)
         if plain is not None and self.matches(SECOND, dealer, self.net.me, what, plain):
             self.plains[dealer, what] = plain
         else:
@@ -311,46 +210,27 @@ class Dealing:
     def matches(self, kind: int, dealer: str, member: str, what: bytes, data: bytes) -> bool:
         """Whether these bytes are what a header names: the box (FIRST), or what was in it."""
         header = self.headers.get((dealer, what))
-        if header is None:
-            return False
-        at = self.place[member]
-        if kind == FIRST:
-            return bytes(header.boxes[at]) == digest("box", data)
-        named = bytes(header.plains[at]) == self._plain_digest(dealer, member, data)
-        return named and self.setting.shape.sound(at, data[SALT_BYTES:])
+        parties = dealer, member
+        return header is not None and names(self.scene, self.setting, header, kind, parties, data)
 
     def _upon_receipt(self, kind: int, member: str) -> None:
         """Answer a complaint about oneself."""
         (what, *_) = self.board.entries(kind, member)
         mine = self.named(kind, {member: what}).get(member, {}).get(self.net.me)
         key = (kind, self.net.me, member)
-        if self.own is None or mine is None or key in self.answers or member == self.net.me:
+        if self.dealer is None or mine is None or key in self.answers or member == self.net.me:
             return
-        if kind == SECOND:
-            if mine != self._mine or not self.may_expose(member):
-                return
-            data = self.plain(member)
-        else:
-            data = self._sealed(member, self.plain(member))
-        self.answers[key] = data
-        self.answer_at(key).broadcast(self._assembly.others, Answer(data))
-
-    def may_expose(self, member: str) -> bool:
-        """Whether t members' vectors at most are public then: more would give the secret away."""
-        exposed = self.setting.exposed
-        if len(exposed | {member}) > self.scene.plan.t:
-            return False
-        exposed.add(member)
-        return True
+        if kind == SECOND and mine != self._mine:
+            return
+        data = self.dealer.answer(kind, member)
+        if data is not None:
+            self.answers[key] = data
+            self.answer_at(key).broadcast(self._assembly.others, Answer(data))
 
     def answer_at(self, key: tuple[int, str, str]) -> Net:
         """Where an answer lies."""
         kind, dealer, member = key
-        path = zip(ANSWER, (kind, self.place[dealer], self.place[member]), strict=True)
-        net = self.net
-        for name, index in path:
-            net = net.sub(name, index)
-        return net
+        return within(self.net, ANSWER, kind, self.place[dealer], self.place[member])
 
     def _upon_answer(self, index: tuple[int, ...], data: bytes) -> None:
         kind, of, to = index
@@ -366,7 +246,3 @@ class Dealing:
                     self._unseal(dealer, what, data)
                 elif member == self.net.me:
                     self.plains[dealer, what] = data
-
-
-def _octets(found: bytes) -> Array:
-    return np.frombuffer(found, np.uint8)

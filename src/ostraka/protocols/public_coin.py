@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ostraka.crypto.prg import KEY_BYTES, Key
-from ostraka.protocols.board import UNSIGNED, Entry, EntrySet, Topic
+from ostraka.protocols.board import UNSIGNED, Entry, Topic
+from ostraka.protocols.entry_set import EntrySet
 from ostraka.protocols.scene import Assembly, Scene
 
 

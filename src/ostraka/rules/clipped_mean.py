@@ -11,7 +11,7 @@ from ostraka.algebra.fixed import DEFAULT_FRAC_BITS
 from ostraka.algebra.image_sets import Ball, Submission
 from ostraka.algebra.lattice import Float
 from ostraka.rules.api import positive
-from ostraka.rules.image import ImageRule, Public
+from ostraka.rules.image import ImageRule, Public, Reads
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,11 @@ class ClippedMean(ImageRule):
 
     def __post_init__(self) -> None:
         positive("clipped mean", "tau", self.tau)
+
+    @property
+    def reads(self) -> Reads:
+        """The previous aggregate, where it is centred."""
+        return "aggregate" if self.centred else "nothing"
 
     def image(self, public: Public) -> Ball:
         """The ball of radius tau."""

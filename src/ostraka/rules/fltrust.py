@@ -12,7 +12,7 @@ from ostraka.algebra.fixed import squared_norm
 from ostraka.algebra.image_sets import LONGEST, SCORE_BITS, Sphere, Submission
 from ostraka.algebra.lattice import Float, Integers, round_to_sphere
 from ostraka.rules.api import positive
-from ostraka.rules.image import ImageRule, Public, Vector
+from ostraka.rules.image import ImageRule, Public, Reads, Vector
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,11 @@ class FLTrust(ImageRule):
 
     def __post_init__(self) -> None:
         positive("FLTrust", "least_trust", self.least_trust)
+
+    @property
+    def reads(self) -> Reads:
+        """The root gradient."""
+        return "root"
 
     def image(self, public: Public) -> Sphere:
         """The sphere with diameter g0, in grid units."""

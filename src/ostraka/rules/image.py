@@ -15,7 +15,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,9 @@ from ostraka.algebra.lattice import Float, Integers
 from ostraka.rules.api import check_minority
 
 Vector = npt.NDArray[np.float32]
+
+Reads = Literal["nothing", "model", "aggregate", "root"]
+"""The public model, the aggregate of the round before, or the gradient of public root data."""
 
 _PRIME = (1 << 61) - 1
 _LARGEST = 2.0**100
@@ -70,6 +73,11 @@ class ImageRule(ABC):
     """
 
     name: ClassVar[str]
+
+    @property
+    def reads(self) -> Reads:
+        """Which public vector it reads; "nothing" takes only its length."""
+        return "nothing"
 
     @abstractmethod
     def image(self, public: Public) -> Image:

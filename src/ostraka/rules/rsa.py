@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ostraka.algebra.image_sets import Bits, Submission
 from ostraka.algebra.lattice import Float
 from ostraka.rules.api import positive
-from ostraka.rules.image import ImageRule, Public, Vector, sign_bits, signed
+from ostraka.rules.image import ImageRule, Public, Reads, Vector, sign_bits, signed
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,11 @@ class RSA(ImageRule):
 
     def __post_init__(self) -> None:
         positive("RSA", "lam", self.lam)
+
+    @property
+    def reads(self) -> Reads:
+        """The public model."""
+        return "model"
 
     def image(self, public: Public) -> Bits:
         """Bits."""

@@ -16,7 +16,7 @@ learns what is decided.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -25,11 +25,12 @@ from ostraka.algebra.image_sets import Submission
 from ostraka.crypto.prg import KEY_BYTES, Key
 from ostraka.crypto.seal import BoxKey
 from ostraka.protocols.accepted_set import Accepted, AcceptedSet, Charges, read
-from ostraka.protocols.board import Entry, EntrySet, Topic
+from ostraka.protocols.board import Entry, Topic
 from ostraka.protocols.burn_defence import Bundles
 from ostraka.protocols.checking import Trial, Words, check
 from ostraka.protocols.dealer_list import Dealt, deal
-from ostraka.protocols.dealing import SALT_BYTES, Header, Own, Receipt, Setting
+from ostraka.protocols.dealing_messages import SALT_BYTES, Header, Own, Receipt, Setting
+from ostraka.protocols.entry_set import EntrySet
 from ostraka.protocols.image_coefficients import draw_projections
 from ostraka.protocols.image_equations import Statement
 from ostraka.protocols.public_coin import committed, toss
@@ -42,17 +43,24 @@ KEYS, DEAL, COIN, PROOF, LAST_COIN, CHECKS, ACCEPTED = (
 )
 
 
+MakeFirst = Callable[[Statement, Submission, Key], FirstDeal]
+MakeSecond = Callable[[Statement, Submission, Key, Sequence[Field]], SecondDeal]
+
+
 @dataclass
 class Begun:
     """What a peer brings to an attempt; ``submission`` None: it deals nothing.
 
-    ``patience_s``: after so long it gives up. ``fresh`` gives secrets for one use.
+    ``patience_s``: after so long it gives up. ``fresh`` gives secrets for one use. ``first`` and
+    ``second`` make what it deals.
     """
 
     statement: Statement
     submission: Submission | None
     fresh: Callable[[], Key]
     patience_s: float
+    first: MakeFirst = FirstDeal
+    second: MakeSecond = SecondDeal
 
 
 class Ended(NamedTuple):
@@ -121,7 +129,7 @@ class Attempt:
         shape: First = First(statement)
         own = None
         if deals and begun.submission is not None:
-            shape = values = FirstDeal(statement, begun.submission, key.derive("first"))
+            shape = values = begun.first(statement, begun.submission, key.derive("first"))
             own = Own(values.vector, key.derive("salts"), (coins[0], coins[1]))
         setting = Setting(DEAL, members, members, secrets, shape, exposed)
         first = await deal(assembly, setting, own)
@@ -132,7 +140,7 @@ class Attempt:
         own = None
         if deals and me in first.dealers and begun.submission is not None:
             words = draw_projections(statement, coin)
-            proof = bits = SecondDeal(statement, begun.submission, key.derive("second"), words)
+            proof = bits = begun.second(statement, begun.submission, key.derive("second"), words)
             own = Own(bits.vector, key.derive("more salts"), (bytes(32), bytes(32)))
         setting = Setting(PROOF, first.dealers, members, secrets, proof, exposed)
         second = await deal(assembly, setting, own)

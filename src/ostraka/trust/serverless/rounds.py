@@ -16,8 +16,9 @@ from ostraka.net import Abort, Net, Trace
 from ostraka.protocols.image_equations import Statement
 from ostraka.protocols.robust_open import robust_open
 from ostraka.protocols.scene import Assembly, Scene, Storage
+from ostraka.protocols.shared_submission import FirstDeal, SecondDeal
 from ostraka.protocols.votes import Plan as Voters
-from ostraka.trust.serverless.attempt import Attempt, Begun, Ended
+from ostraka.trust.serverless.attempt import Attempt, Begun, Ended, MakeFirst, MakeSecond
 
 ROUND, ATTEMPT, OPEN = "round", "attempt", "open"
 MOST_ATTEMPTS = 8
@@ -57,22 +58,29 @@ class Table:
 
 @dataclass(frozen=True, eq=False)
 class Seat:
-    """What one peer has: its key for signing, secrets for one use, its disk, its life."""
+    """What one peer has: its key for signing, secrets for one use, its disk, its life.
+
+    ``first`` and ``second`` make what it deals.
+    """
 
     sign: Sign
     fresh: Callable[[], Key]
     keeping: Keeping
     trace: Trace
     life: int = 1
+    first: MakeFirst = FirstDeal
+    second: MakeSecond = SecondDeal
 
 
 class Opened(NamedTuple):
     """What a round ends with, the same at every honest peer: the sums of the accepted submissions.
 
-    ``ended``: how the attempt ended at this peer, with the reasons that it knows.
+    ``after``: the digest of the check messages; ``ended``: how the attempt ended at this peer, with
+    the reasons that it knows.
     """
 
     sums: Submission
+    after: bytes
     accepted: tuple[str, ...]
     evicted: tuple[str, ...]
     attempt: int
@@ -97,7 +105,9 @@ async def _attempt(
     assembly = Assembly(
         net.sub(ATTEMPT, number), scene, seat.sign, seat.keeping, seat.trace, seat.life
     )
-    begun = Begun(table.statement, submission, seat.fresh, table.patience_s)
+    begun = Begun(
+        table.statement, submission, seat.fresh, table.patience_s, seat.first, seat.second
+    )
     attempt = Attempt(assembly, begun)
 
     async def then(ended: Ended) -> Opened:
@@ -138,7 +148,7 @@ async def _open(net: Net, table: Table, seat: Seat, scene: Scene, ended: Ended) 
         timeout_s=table.patience_s,
     )
     sums = _parts(table.statement, secrets)
-    return Opened(sums, accepted.dealers, accepted.evicted, scene.attempt, ended)
+    return Opened(sums, accepted.after, accepted.dealers, accepted.evicted, scene.attempt, ended)
 
 
 def _parts(statement: Statement, secrets: Field) -> Submission:

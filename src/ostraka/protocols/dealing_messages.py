@@ -1,0 +1,140 @@
+"""What is said when vectors are dealt (dealing.py), and what must be known beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, NamedTuple, Protocol
+
+import numpy as np
+
+from ostraka.crypto.prg import Key
+from ostraka.crypto.transcript import digest
+from ostraka.protocols.board import DIGEST_BYTES
+from ostraka.protocols.scene import Scene
+from ostraka.wire import Array, Message, Octets, Tensor
+
+HEADERS, FIRST, SECOND = 0, 1, 2
+"""Topics: headers, and receipts of both kinds."""
+SALT_BYTES = 32
+ANSWER = ("answer", "of", "to")
+BOX = ("box",)
+Digests = Annotated[Array, Tensor("uint8", ("n", DIGEST_BYTES))]
+
+
+@dataclass(frozen=True)
+class Header(Message):
+    """What a dealer has dealt, member by member: digests of its box, and of what is in it."""
+
+    boxes: Digests
+    plains: Digests
+    coins: Annotated[Array, Tensor("uint8", (2, DIGEST_BYTES))]
+
+
+@dataclass(frozen=True)
+class Receipt(Message):
+    """A member's word on each dealer: the header that it holds, and whether it complains."""
+
+    headers: Digests
+    wrong: Annotated[Array, Tensor("bool", ("n",))]
+
+
+@dataclass(frozen=True)
+class Box(Message):
+    """One member's vector, sealed."""
+
+    data: Annotated[bytes, Octets("box")]
+
+
+@dataclass(frozen=True)
+class Answer(Message):
+    """To a complaint: the box, or the vector itself with its salt."""
+
+    data: Annotated[bytes, Octets("box")]
+
+
+class Shape(Protocol):
+    """What one member's vector looks like, as bytes."""
+
+    @property
+    def longest(self) -> int:
+        """No member's vector has more bytes."""
+
+    def sound(self, member: int, payload: bytes) -> bool:
+        """Whether these bytes are a vector for this member. Total."""
+
+
+class Own(NamedTuple):
+    """What this peer deals: each member's vector, each time the same, and two commitments."""
+
+    vector: Callable[[int], bytes]
+    salts: Key
+    coins: tuple[bytes, bytes]
+
+
+class Setting(NamedTuple):
+    """One message of an attempt: ``name`` of its agreement, who deals, who has a key.
+
+    ``secrets``: what this peer shares with each other member. ``exposed``: the members whose
+    vectors this peer has published in this attempt, never more than t.
+    """
+
+    name: str
+    dealers: tuple[str, ...]
+    members: tuple[str, ...]
+    secrets: Mapping[str, Key]
+    shape: Shape
+    exposed: set[str]
+
+
+def complaints(
+    scene: Scene, setting: Setting, receipts: Mapping[str, bytes]
+) -> dict[str, dict[str, bytes]]:
+    """Whom receipts (member to body) complain about, and under which header: zeros for none.
+
+    Members that name more than t + dropouts dealers name nobody, nor do bodies that are none.
+    """
+    form, names = Receipt.form(n=len(scene.names)), scene.names
+    most = scene.plan.t + scene.plan.dropouts
+    found = {}
+    for member, body in receipts.items():
+        receipt = form.decode(body)
+        if isinstance(receipt, Receipt) and receipt.wrong.any():
+            dealers = {
+                names[at]: bytes(receipt.headers[at])
+                for at in np.flatnonzero(receipt.wrong).tolist()
+                if names[at] in setting.dealers
+            }
+            if len(dealers) <= most:
+                found[member] = dealers
+    return found
+
+
+def box_use(scene: Scene, name: str, dealer: str, member: str) -> bytes:
+    """32 bytes that name the box of a member in the message of this name."""
+    return scene.stated(f"box {name}", dealer.encode(), member.encode())
+
+
+def plain_digest(scene: Scene, name: str, dealer: str, member: str, plain: bytes) -> bytes:
+    """What a header says of a member's salt and vector."""
+    return scene.stated("vector", box_use(scene, name, dealer, member), plain)
+
+
+def names(
+    scene: Scene, setting: Setting, header: Header, kind: int, parties: tuple[str, str], data: bytes
+) -> bool:
+    """Whether these bytes are what a header names: the box (FIRST), or what was in it, and sound.
+
+    ``parties``: dealer and member.
+    """
+    dealer, member = parties
+    at = scene.names.index(member)
+    if kind == FIRST:
+        return bytes(header.boxes[at]) == digest("box", data)
+    found = plain_digest(scene, setting.name, dealer, member, data)
+    return bytes(header.plains[at]) == found and setting.shape.sound(at, data[SALT_BYTES:])
+
+
+def octets(found: bytes) -> Array:
+    """Bytes as uint8."""
+    return np.frombuffer(found, np.uint8)

@@ -1,0 +1,100 @@
+"""What the peers of `serverless` agree on beforehand, and what a peer keeps between rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ostraka.crypto.transcript import digest
+from ostraka.protocols.image_equations import Statement
+from ostraka.protocols.votes import Plan as Voters
+from ostraka.rules.image import ImageRule, Public
+from ostraka.sharing.shamir import Packing
+from ostraka.trust.public_step import Vector
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What all peers agree on; `check` refuses what cannot hold.
+
+    ``peers``: names to raw public keys, in order; ``session`` names the run (32 bytes); up to ``t``
+    peers lie, and up to ``dropouts`` more are away in a round; ``rate``: round to learning rate;
+    ``d``: coordinates. ``phase_s``: how long a peer waits for others in each step of a round;
+    ``view_s``: in the first view of an agreement.
+    """
+
+    peers: Mapping[str, bytes]
+    session: bytes
+    t: int
+    rounds: int
+    rule: ImageRule
+    d: int
+    rate: Callable[[int], float]
+    dropouts: int = 0
+    phase_s: float = 10.0
+    view_s: float = 4.0
+
+    def check(self) -> None:
+        """ValueError with a sentence for numbers with which a promise cannot hold."""
+        packing = Packing.fitting(len(self.peers), self.t, self.dropouts)
+        self.voters(State.initial(self, np.zeros(self.d, np.float32))).check()
+        self.rule.check(packing.n, self.d, self.t)
+
+    @property
+    def patience_s(self) -> float:
+        """How long a peer takes part in an attempt before it gives up: every step at its longest.
+
+        Two phases for keys, four for each dealing, one for each coin, two for checks and bundles,
+        and six agreements of t + 2 views.
+        """
+        views = sum(self.view_s + view for view in range(self.t + 2))
+        return 14 * self.phase_s + 6 * views
+
+    def names(self, state: State) -> tuple[str, ...]:
+        """The peers that are left."""
+        return tuple(name for name in self.peers if name not in state.evicted)
+
+    def voters(self, state: State) -> Voters:
+        """The agreements of a round, bound to the public state before it."""
+        peers = {name: self.peers[name] for name in self.names(state)}
+        session = digest("round", self.session, state.chain, state.round.to_bytes(8, "little"))
+        t = self.t - len(state.evicted)
+        return Voters(peers, session, t, self.dropouts, self.view_s)
+
+    def public(self, state: State) -> Public:
+        """What the rule reads in a round, the same bits at all peers."""
+        coin = digest("coin of equal signs", self.voters(state).session)[0] & 1
+        vectors = {"model": state.model, "aggregate": state.aggregate, "root": state.root}
+        nothing = np.zeros_like(state.model)
+        return Public(vectors.get(self.rule.reads, nothing), coin)
+
+    def statement(self, state: State) -> Statement:
+        """What is proven of every submission of a round."""
+        packing = Packing.fitting(
+            len(self.peers), self.t, self.dropouts, evicted=len(state.evicted)
+        )
+        return Statement.of(self.rule.image(self.public(state)), packing, self.dropouts)
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """What is public before a round, the same at all honest peers; ``round`` is the next one.
+
+    ``aggregate``: of the round before; ``root``: what FLTrust compares with, zeros elsewhere;
+    ``chain``: the digest of the last certificate, of the session before the first.
+    """
+
+    round: int
+    model: Vector
+    aggregate: Vector
+    root: Vector
+    chain: bytes
+    evicted: tuple[str, ...] = field(default=())
+
+    @classmethod
+    def initial(cls, plan: Plan, model: Vector) -> State:
+        """Before the first round."""
+        zeros = np.zeros_like(model)
+        return cls(0, model, zeros, zeros, plan.session)

@@ -1,0 +1,224 @@
+"""Rounds of `serverless`: the plaintext rule's model, bit for bit, and a chain that verifies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ostraka.algebra.field import Field
+from ostraka.crypto.prg import Key
+from ostraka.crypto.sign import signer_from
+from ostraka.crypto.transcript import digest
+from ostraka.drivers.sim import Crash, Links, Outcome, Simulation
+from ostraka.mailbox import Limits
+from ostraka.net import Net
+from ostraka.protocols.ballots import Stored
+from ostraka.protocols.certificate import Certificate, verify_chain
+from ostraka.protocols.votes import Instance
+from ostraka.rules import RSA, ClippedMean, FLTrust, SignMean
+from ostraka.rules.image import ImageRule, combine
+from ostraka.trust.public_step import step
+from ostraka.trust.serverless.peer import Self, model_digest, peer
+from ostraka.trust.serverless.plan import Plan, State
+
+D, ROUNDS = 23, 2
+RULES = [
+    RSA(0.01),
+    ClippedMean(1.0, centred=True),
+    FLTrust(),
+    ClippedMean(2.0),
+    SignMean(),
+    SignMean(majority=True),
+]
+
+
+@dataclass
+class Kept:
+    """What a peer keeps of a round; a test's disk is memory."""
+
+    begun: int = 0
+    opening: Field | None = None
+    votes: dict[Instance, list[Stored]] = field(default_factory=dict)
+
+    def store(self, instance: Instance, stored: Stored) -> None:
+        self.votes.setdefault(instance, []).append(stored)
+
+    def restored(self, instance: Instance) -> list[Stored]:
+        return list(self.votes.get(instance, ()))
+
+    def begin(self, attempt: int) -> None:
+        self.begun = attempt + 1
+
+    def open(self, share: Field) -> None:
+        assert self.opening is None
+        self.opening = share
+
+
+@dataclass
+class Disk:
+    kept: dict[int, Kept] = field(default_factory=dict)
+    certificates: list[Certificate] = field(default_factory=list)
+    states: list[State] = field(default_factory=list)
+
+    def round(self, number: int) -> Kept:
+        return self.kept.setdefault(number, Kept())
+
+    def commit(self, state: State, certificate: Certificate) -> None:
+        self.states.append(state)
+        self.certificates.append(certificate)
+
+
+@dataclass
+class World:
+    """N peers that train on made updates."""
+
+    rule: ImageRule
+    n: int = 9
+    t: int = 1
+    dropouts: int = 1
+    disks: dict[str, Disk] = field(default_factory=dict)
+    events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    absent: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        self.names = [f"p{i:02d}" for i in range(self.n)]
+        self.pairs = {name: signer_from(digest("peer", name.encode())) for name in self.names}
+        self.plan = Plan(
+            {name: public for name, (_, public) in self.pairs.items()},
+            digest("a run of a test"),
+            self.t,
+            ROUNDS,
+            self.rule,
+            D,
+            lambda round: 0.5,
+            self.dropouts,
+            phase_s=2.0,
+        )
+        self.plan.check()
+        self.first = State.initial(self.plan, self.vector(0, 99))
+        if self.rule.reads == "root":
+            self.first = replace(self.first, root=self.vector(1, 99))
+
+    def vector(self, *numbers: int) -> np.ndarray:
+        rng = np.random.default_rng([7, *numbers])
+        return rng.standard_normal(D).astype(np.float32)
+
+    def update(self, name: str, round: int) -> np.ndarray:
+        return self.vector(round, self.names.index(name))
+
+    def program(self, name: str) -> Any:
+        async def run(net: Net) -> State:
+            disk = self.disks.setdefault(name, Disk())
+            drawn = iter(range(1 << 30))
+            own = Self(
+                self.pairs[name][0],
+                lambda: Key(
+                    digest(
+                        "fresh",
+                        name.encode(),
+                        bytes([len(disk.states)]),
+                        next(drawn).to_bytes(8, "little"),
+                    )
+                ),
+                disk,
+                lambda event, **told: self.events.append((event, told)),
+            )
+            return await peer(net, self.plan, self.first, lambda r, m: self.update(name, r), own)
+
+        return run
+
+    def run(self, *crashes: Crash, until_s: float = 1e4) -> dict[str, Outcome]:
+        simulation = Simulation(
+            {name: self.program(name) for name in self.names if name not in self.absent}
+            | dict.fromkeys(self.absent, _nobody),
+            seed=1,
+            links=Links(latency_s=0.02, jitter_s=0.02),
+            crashes=crashes,
+            limits=Limits(unread_frames=1 << 12),
+        )
+        return simulation.run(until_s=until_s)
+
+
+async def _nobody(net: Net) -> None:
+    """A peer that never comes."""
+
+
+def expected(world: World, present: list[list[str]]) -> list[np.ndarray]:
+    """The model after each round in which these peers' updates count."""
+    state, models = world.first, []
+    for round, names in enumerate(present):
+        public = world.plan.public(state)
+        submissions = {
+            world.names.index(n): world.rule.submit(
+                world.update(n, round), public, world.names.index(n)
+            )
+            for n in names
+        }
+        found = combine(world.rule, submissions, public).vector
+        model = step(state.model, found, 0.5)
+        models.append(model)
+        chain = next(iter(world.disks.values())).states[round].chain
+        state = replace(state, round=round + 1, model=model, aggregate=found, chain=chain)
+    return models
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.name}-{rule.reads}")
+def test_every_rule_gives_the_plaintext_model_bit_for_bit(rule: ImageRule) -> None:
+    world = World(rule)
+    outcomes = world.run()
+    models = expected(world, [world.names] * ROUNDS)
+    for name in world.names:
+        assert outcomes[name].status == "done", outcomes[name]
+        for got, want in zip(world.disks[name].states, models, strict=True):
+            assert got.model.tobytes() == want.tobytes()
+    certificates = world.disks["p00"].certificates
+    assert [c.record.digest for c in certificates] == [
+        c.record.digest for c in world.disks["p05"].certificates
+    ]
+    verify_chain(certificates, world.plan.peers, world.plan.session, world.t)
+    assert certificates[-1].record.model == model_digest(models[-1]).hex()
+    assert not world.events
+
+
+def test_who_is_away_is_listed_as_missing_and_the_others_go_on() -> None:
+    world = World(ClippedMean(1.0), absent=frozenset({"p03"}))
+    outcomes = world.run()
+    others = [name for name in world.names if name != "p03"]
+    models = expected(world, [others] * ROUNDS)
+    assert {outcomes[name].status for name in others} == {"done"}
+    assert world.disks["p00"].states[-1].model.tobytes() == models[-1].tobytes()
+    assert {(event, told["party"]) for event, told in world.events} == {("missing", "p03")}
+
+
+def test_certificates_of_a_chain_hold_only_in_their_places() -> None:
+    world = World(SignMean())
+    world.run()
+    certificates = world.disks["p00"].certificates
+    keys, session, t = world.plan.peers, world.plan.session, world.t
+    verify_chain(certificates, keys, session, t)
+    assert [Certificate.of(one.told()) for one in certificates] == certificates
+    one = certificates[0]
+    forged = replace(one.record, model="00" * 32)
+    few = dict(list(one.signatures.items())[: world.plan.voters(world.first).quorum - 1])
+    for wrong, why in (
+        (certificates[1:], "is of round 1"),
+        ([certificates[0], certificates[0]], "is of round 0"),
+        ([replace(one, record=forged)], "fewer than"),
+        ([replace(one, signatures=few)], "fewer than"),
+        ([replace(one, record=replace(one.record, session="11" * 32))], "another session"),
+        ([replace(one, record=replace(one.record, previous="11" * 32))], "the one before"),
+        ([replace(one, record=replace(one.record, peers=one.record.peers[1:]))], "other peers"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            verify_chain(wrong, keys, session, t)
+
+
+def test_a_round_without_enough_peers_opens_nothing() -> None:
+    world = World(SignMean(), absent=frozenset({"p03", "p04", "p05", "p06"}))
+    outcomes = world.run(until_s=200.0)
+    assert all(not disk.states for disk in world.disks.values())
+    assert all(not kept.opening for disk in world.disks.values() for kept in disk.kept.values())
+    assert {outcomes[name].status for name in world.names} <= {"stuck", "done"}
