@@ -29,6 +29,8 @@ COORDINATES_MAX = 1 << 32
 _PART = 1 << 16
 _LIMB_BITS = 22
 _LIMB_RUN = 1 << 19
+_SHORT, _SHORT_RUN = 1 << 25, 1 << 12
+"""So many squares of numbers of that size are below 2^63 together."""
 """So many squares of 22-bit limbs are below 2^63 together."""
 
 
@@ -273,6 +275,9 @@ def squared_norm(words: Ring | npt.NDArray[np.int64]) -> int:
     """
     if words.dtype not in (np.uint64, np.int64) or words.ndim != 1:
         raise ValueError(f"a ring vector is uint64 (d,), got {words.dtype} {words.shape}")
+    signed = words.view(np.int64)
+    if len(signed) and int(signed.min()) >= -_SHORT and int(signed.max()) <= _SHORT:
+        return _dot(signed, signed, _SHORT_RUN)
     # The size of -2^63 is itself in int64, and right as uint64.
     rest = np.abs(words.view(np.int64)).view(np.uint64)
     limbs = []
@@ -284,9 +289,8 @@ def squared_norm(words: Ring | npt.NDArray[np.int64]) -> int:
     )
 
 
-def _dot(a: Ring, b: Ring) -> int:
-    runs = range(0, len(a), _LIMB_RUN)
-    return sum(int(np.dot(a[k : k + _LIMB_RUN], b[k : k + _LIMB_RUN])) for k in runs)
+def _dot(a: npt.NDArray[Any], b: npt.NDArray[Any], run: int = _LIMB_RUN) -> int:
+    return sum(int(np.dot(a[k : k + run], b[k : k + run])) for k in range(0, len(a), run))
 
 
 def _squares(values: Float) -> float:

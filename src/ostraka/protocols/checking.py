@@ -146,7 +146,7 @@ async def check(
     board = assembly.board(name, [topic])
     me = assembly.net.me
     if me in members and all(d in first.plains and d in second.plains for d in dealers):
-        payloads = [[one.plains[d][SALT_BYTES:] for d in dealers] for one in dealt]
+        payloads = [[memoryview(one.plains[d])[SALT_BYTES:] for d in dealers] for one in dealt]
         shares = member_shares(statement, scene.names.index(me), *payloads)
         own = member_words(
             statement, coefficients_of(statement, coins), scene.names.index(me), shares

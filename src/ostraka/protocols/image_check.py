@@ -62,7 +62,8 @@ def member_words(
     statement.packing.pack_public(member, unit, one)
     for copy, drawn in enumerate(coefficients):
         packed = np.empty(statement.width, np.uint64)
-        statement.packing.pack_public(member, drawn.c, packed)
+        for at, of_part in zip(statement.columns, drawn.c, strict=True):
+            statement.packing.pack_public(member, of_part, packed[at])
         found = np.zeros((3, len(out), 1), np.uint64)
         for place, masks in enumerate((shares.masks_a, shares.masks_b, shares.masks_c)):
             found[place, :, 0] = masks[:, copy]

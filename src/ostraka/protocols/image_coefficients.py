@@ -7,6 +7,7 @@ of a stream of their own, never powers of one element: a mask could cancel the t
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -40,12 +41,13 @@ def draw_projections(statement: Statement, coin: Key) -> tuple[Field, ...]:
 class Coefficients(NamedTuple):
     """Of one copy: (width,) for A, (bit columns,) for B, and the public vector of C.
 
-    ``squares``: the weight of each part's squared norm. ``constant``: what C's slots sum to beside.
+    ``c``: its columns (l, ..) part by part, then those of the bits. ``squares``: the weight of each
+    part's squared norm. ``constant``: what C's slots sum to beside.
     """
 
     a: Field
     b: Field
-    c: Field
+    c: tuple[Field, ...]
     squares: tuple[int, ...]
     constant: int
 
@@ -80,7 +82,7 @@ class Coefficients(NamedTuple):
                 equations.add_bits(gamma, PROJECTION_LIMIT, PROJECTION_BITS)
         equations.add_filling(take(len(statement.filling)))
         squares = tuple(weight % P for weight in equations.squares)
-        return cls(a, b, equations.q, squares, equations.constant % P)
+        return cls(a, b, tuple(equations.q), squares, equations.constant % P)
 
 
 class _Equations:
@@ -88,7 +90,9 @@ class _Equations:
 
     def __init__(self, statement: Statement) -> None:
         self._statement = statement
-        self.q = np.zeros((statement.packing.slots, statement.width), np.uint64)
+        slots = statement.packing.slots
+        widths = (at.stop - at.start for at in statement.columns)
+        self.q = [np.zeros((slots, width), np.uint64) for width in widths]
         self.squares = [0] * len(statement.image.parts)
         self.constant = 0
         self._bit = 0
@@ -103,26 +107,26 @@ class _Equations:
 
     def add_projections(self, part: int, words: Field, gammas: Field) -> None:
         """The sum of gamma_w <r_w, y> over all w, of every slot of the part's columns."""
-        q = np.empty(len(words), np.uint64)
-        combine_ternary(words, gammas, q)
-        self._add(part, q.reshape(self.q.shape[0], -1))
+        q = np.empty_like(self.q[part])
+        combine_ternary(words, gammas, q.reshape(-1))
+        self._add(part, q)
 
     def add_bits(self, gamma: int, offset: int, bits: int) -> None:
         """gamma (offset - sum of 2^i b_i) of the next proof values."""
         self.constant += gamma * offset
-        at = self._statement.columns[-1]
-        width = at.stop - at.start
+        last = self.q[-1].reshape(-1)
         for i in range(bits):
-            slot, column = divmod(self._bit, width)
-            self.q[slot, at.start + column] = -gamma * (1 << i) % P
+            last[self._bit] = -gamma * (1 << i) % P
             self._bit += 1
 
     def add_filling(self, coefficients: Field) -> None:
         """A coefficient of its own for every slot without a value."""
-        for (slot, column), found in zip(
-            self._statement.filling, coefficients.tolist(), strict=True
-        ):
-            self.q[slot, column] = (int(self.q[slot, column]) + found) % P
+        starts = [at.start for at in self._statement.columns]
+        places = zip(self._statement.filling, coefficients.tolist(), strict=True)
+        for (slot, column), found in places:
+            part = bisect_right(starts, column) - 1
+            at = slot, column - starts[part]
+            self.q[part][at] = (int(self.q[part][at]) + found) % P
 
     def _laid(self, part: int, vector: Integers) -> Field:
         signed = self._statement.lay((vector,), part)
@@ -131,7 +135,4 @@ class _Equations:
         return out
 
     def _add(self, part: int, found: Field) -> None:
-        at = self._statement.columns[part]
-        total = np.ascontiguousarray(self.q[:, at])
-        add(total, np.ascontiguousarray(found), total)
-        self.q[:, at] = total
+        add(self.q[part], found, self.q[part])

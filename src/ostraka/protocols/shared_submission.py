@@ -15,6 +15,7 @@ import numpy as np
 from ostraka.algebra.field import Field, add, from_integers, is_canonical, uniform
 from ostraka.algebra.image_sets import Submission
 from ostraka.crypto.prg import KEY_BYTES, Key
+from ostraka.net import Body
 from ostraka.protocols.image_check import COPIES, Shares
 from ostraka.protocols.image_equations import Statement
 
@@ -43,10 +44,10 @@ class First:
             return len(payload) == KEY_BYTES
         return _elements(payload, self.width) is not None
 
-    def row(self, member: int, payload: bytes, out: Field) -> None:
+    def row(self, member: int, payload: Body, out: Field) -> None:
         """Write a member's elements (width,); the payload is sound."""
         if member < self.statement.packing.seeds:
-            uniform(Key(payload).stream(), out)
+            uniform(Key(bytes(payload)).stream(), out)
         else:
             out[:] = np.frombuffer(payload, "<u8")
 
@@ -143,7 +144,7 @@ class SecondDeal(Second):
 
 
 def member_shares(
-    statement: Statement, member: int, firsts: Sequence[bytes], seconds: Sequence[bytes]
+    statement: Statement, member: int, firsts: Sequence[Body], seconds: Sequence[Body]
 ) -> Shares:
     """What one member holds of several dealers, from the sound payloads of both messages."""
     first = First(statement)
@@ -160,7 +161,7 @@ def member_shares(
     return Shares(values, *masks)
 
 
-def summed(statement: Statement, member: int, firsts: Sequence[bytes]) -> Field:
+def summed(statement: Statement, member: int, firsts: Sequence[Body]) -> Field:
     """A member's share (dealt,) of the sum of several dealers' parts."""
     first = First(statement)
     total = np.zeros(statement.dealt, np.uint64)

@@ -303,3 +303,12 @@ def test_only_ring_vectors_have_a_squared_norm():
     for bad in (np.zeros(3), np.zeros((3, 1), np.uint64)):
         with pytest.raises(ValueError, match="a ring vector is uint64"):
             squared_norm(bad)
+
+
+@pytest.mark.parametrize("size", [0, 1, 1 << 25, (1 << 25) + 1, (1 << 31) - 1, 1 << 40, 1 << 62])
+@pytest.mark.parametrize("d", [0, 1, 4096, 9000])
+def test_squared_norms_are_exact_on_both_sides_of_the_quick_way(size, d):
+    signs = np.where(np.arange(d) % 3, 1, -1)
+    words = signs * np.int64(size)
+    assert squared_norm(words) == d * size**2
+    assert squared_norm(words.view(np.uint64)) == d * size**2
