@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,11 +18,12 @@ from ostraka.mailbox import Limits
 from ostraka.net import Net
 from ostraka.protocols.ballots import Stored
 from ostraka.protocols.certificate import Certificate, verify_chain
+from ostraka.protocols.consistent_broadcast import vector_hash
 from ostraka.protocols.votes import Instance
 from ostraka.rules import RSA, ClippedMean, FLTrust, SignMean
 from ostraka.rules.image import ImageRule, combine
 from ostraka.trust.public_step import step
-from ostraka.trust.serverless.peer import Self, model_digest, peer
+from ostraka.trust.serverless.peer import Self, peer
 from ostraka.trust.serverless.plan import Plan, State
 
 D, ROUNDS = 23, 2
@@ -60,15 +62,19 @@ class Kept:
 @dataclass
 class Disk:
     kept: dict[int, Kept] = field(default_factory=dict)
-    certificates: list[Certificate] = field(default_factory=list)
+    chain: list[Certificate] = field(default_factory=list)
     states: list[State] = field(default_factory=list)
+    lives: int = 0
 
     def round(self, number: int) -> Kept:
         return self.kept.setdefault(number, Kept())
 
-    def commit(self, state: State, certificate: Certificate) -> None:
+    def commit(self, state: State, certificates: Sequence[Certificate]) -> None:
         self.states.append(state)
-        self.certificates.append(certificate)
+        self.chain += certificates
+
+    def certificates(self, start: int) -> list[Certificate]:
+        return self.chain[start:]
 
 
 @dataclass
@@ -112,21 +118,19 @@ class World:
     def program(self, name: str) -> Any:
         async def run(net: Net) -> State:
             disk = self.disks.setdefault(name, Disk())
+            disk.lives += 1
             drawn = iter(range(1 << 30))
-            own = Self(
-                self.pairs[name][0],
-                lambda: Key(
-                    digest(
-                        "fresh",
-                        name.encode(),
-                        bytes([len(disk.states)]),
-                        next(drawn).to_bytes(8, "little"),
-                    )
-                ),
-                disk,
-                lambda event, **told: self.events.append((event, told)),
-            )
-            return await peer(net, self.plan, self.first, lambda r, m: self.update(name, r), own)
+
+            def fresh() -> Key:
+                numbers = (disk.lives, next(drawn))
+                return Key(digest("fresh", name.encode(), repr(numbers).encode()))
+
+            def trace(event: str, **told: Any) -> None:
+                self.events.append((event, told))
+
+            own = Self(self.pairs[name][0], fresh, disk, trace, disk.lives)
+            state = disk.states[-1] if disk.states else self.first
+            return await peer(net, self.plan, state, lambda r, m: self.update(name, r), own)
 
         return run
 
@@ -174,12 +178,12 @@ def test_every_rule_gives_the_plaintext_model_bit_for_bit(rule: ImageRule) -> No
         assert outcomes[name].status == "done", outcomes[name]
         for got, want in zip(world.disks[name].states, models, strict=True):
             assert got.model.tobytes() == want.tobytes()
-    certificates = world.disks["p00"].certificates
+    certificates = world.disks["p00"].chain
     assert [c.record.digest for c in certificates] == [
-        c.record.digest for c in world.disks["p05"].certificates
+        c.record.digest for c in world.disks["p05"].chain
     ]
     verify_chain(certificates, world.plan.peers, world.plan.session, world.t)
-    assert certificates[-1].record.model == model_digest(models[-1]).hex()
+    assert certificates[-1].record.model == vector_hash(models[-1]).hex()
     assert not world.events
 
 
@@ -196,7 +200,7 @@ def test_who_is_away_is_listed_as_missing_and_the_others_go_on() -> None:
 def test_certificates_of_a_chain_hold_only_in_their_places() -> None:
     world = World(SignMean())
     world.run()
-    certificates = world.disks["p00"].certificates
+    certificates = world.disks["p00"].chain
     keys, session, t = world.plan.peers, world.plan.session, world.t
     verify_chain(certificates, keys, session, t)
     assert [Certificate.of(one.told()) for one in certificates] == certificates
@@ -222,3 +226,26 @@ def test_a_round_without_enough_peers_opens_nothing() -> None:
     assert all(not disk.states for disk in world.disks.values())
     assert all(not kept.opening for disk in world.disks.values() for kept in disk.kept.values())
     assert {outcomes[name].status for name in world.names} <= {"stuck", "done"}
+
+
+@pytest.mark.parametrize("at_s", [0.1, 0.4, 0.9, 1.3])
+def test_a_killed_peer_comes_back_by_the_certificates_of_the_others(at_s: float) -> None:
+    world = World(ClippedMean(1.0, centred=True))
+    outcomes = world.run(Crash("p04", at_s, at_s + 0.3))
+    assert {outcome.status for outcome in outcomes.values()} == {"done"}
+    last = world.disks["p00"].states[-1].model
+    for name in world.names:
+        assert world.disks[name].states[-1].model.tobytes() == last.tobytes()
+    verify_chain(world.disks["p04"].chain, world.plan.peers, world.plan.session, world.t)
+    assert len(world.disks["p04"].chain) == ROUNDS
+    assert not [told for event, told in world.events if event in ("evicted", "void")]
+
+
+def test_all_peers_at_once_are_killed_and_the_round_is_tried_again() -> None:
+    world = World(SignMean())
+    crashes = [Crash(name, 0.35, 1.0 + 0.1 * at) for at, name in enumerate(world.names)]
+    outcomes = world.run(*crashes)
+    assert {outcome.status for outcome in outcomes.values()} == {"done"}
+    assert len({world.disks[name].states[-1].model.tobytes() for name in world.names}) == 1
+    assert {event for event, _ in world.events} >= {"void"}
+    assert not [told for event, told in world.events if event == "evicted"]

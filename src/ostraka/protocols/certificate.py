@@ -30,7 +30,8 @@ class Record:
     """What a round ended with; digests as hexadecimal text.
 
     ``previous``: the digest of the record before, of the first one the session. ``model``: of the
-    model after the round. ``checks``: of the agreed list of check messages. ``peers`` took part;
+    model after the round, ``aggregate``: of what it moved by; ``checks``: of the agreed list of
+    check messages. ``peers`` took part;
     ``accepted`` count in the sum; ``evicted`` take part no more.
     """
 
@@ -39,6 +40,7 @@ class Record:
     attempt: int
     previous: str
     model: str
+    aggregate: str
     checks: str
     peers: tuple[str, ...]
     accepted: tuple[str, ...]
@@ -64,7 +66,7 @@ class Record:
         return record
 
     def _sound(self) -> bool:
-        texts = self.session, self.previous, self.model, self.checks
+        texts = self.session, self.previous, self.model, self.aggregate, self.checks
         names = (*self.peers, *self.accepted, *self.evicted)
         numbers = self.round, self.attempt
         return (
@@ -146,29 +148,43 @@ async def certify(
     return Certificate(record, signatures)
 
 
+@dataclass(frozen=True)
+class Point:
+    """Where a chain has come to: the next round, the digest before it, who is evicted by then."""
+
+    round: int
+    previous: bytes
+    evicted: tuple[str, ...] = ()
+
+
 def verify_chain(
-    certificates: Sequence[Certificate], keys: Mapping[str, bytes], session: bytes, t: int
-) -> None:
-    """Check a run's certificates from its first round on. Pure.
+    certificates: Sequence[Certificate],
+    keys: Mapping[str, bytes],
+    session: bytes,
+    t: int,
+    start: Point | None = None,
+) -> Point:
+    """Check a run's certificates from a point on, or from its first round; where they end. Pure.
 
     ``keys``: all peers' raw public keys, in their order; ``t``: of the first round. ValueError with
     a sentence for the first one that does not hold.
     """
-    peers, previous = tuple(keys), session.hex()
-    for number, certificate in enumerate(certificates):
-        record = certificate.record
-        plan = Plan({name: keys[name] for name in peers}, session, t)
+    at = start or Point(0, session)
+    for certificate in certificates:
+        record, number = certificate.record, at.round
+        peers = tuple(name for name in keys if name not in at.evicted)
+        left = t - len(at.evicted)
+        plan = Plan({name: keys[name] for name in peers}, session, left)
         for holds, what in (
             (record.session == session.hex(), "is of another session"),
             (record.round == number, f"is of round {record.round}"),
-            (record.previous == previous, "does not name the one before"),
+            (record.previous == at.previous.hex(), "does not name the one before"),
             (record.peers == peers, "is of other peers than were left"),
-            (len(record.evicted) <= t, f"evicts {len(record.evicted)} peers, more than t = {t}"),
+            (len(record.evicted) <= left, f"evicts {len(record.evicted)} peers, more than {left}"),
         ):
             if not holds:
                 raise ValueError(f"certificate {number} {what}")
         if not certificate.holds(plan):
             raise ValueError(f"certificate {number} has fewer than {plan.quorum} signatures")
-        peers = tuple(name for name in peers if name not in record.evicted)
-        t -= len(record.evicted)
-        previous = record.digest.hex()
+        at = Point(number + 1, record.digest, (*at.evicted, *record.evicted))
+    return at

@@ -8,20 +8,19 @@ signs what the round ended with. Who was away is shown the last certificate and 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
-
-import numpy as np
 
 from ostraka.algebra.image_sets import Submission
 from ostraka.crypto.prg import Key
 from ostraka.crypto.sign import Sign
-from ostraka.crypto.transcript import digest
 from ostraka.net import Net, Trace
 from ostraka.protocols.certificate import Certificate, Record, certify
+from ostraka.protocols.consistent_broadcast import vector_hash
 from ostraka.rules.image import Public
 from ostraka.trust.public_step import Vector, step
+from ostraka.trust.serverless.catch_up import Behind, Shelf, see_off, serve
 from ostraka.trust.serverless.plan import Plan, State
 from ostraka.trust.serverless.rounds import ROUND, Keeping, Opened, Seat, Table, play_round
 
@@ -36,8 +35,11 @@ class Disk(Protocol):
     def round(self, number: int) -> Keeping:
         """What belongs to a round; what was kept of earlier ones is dropped."""
 
-    def commit(self, state: State, certificate: Certificate) -> None:
-        """A round is over: both at once, and durable."""
+    def commit(self, state: State, certificates: Sequence[Certificate]) -> None:
+        """A round is over, or several that this peer has missed: all at once, and durable."""
+
+    def certificates(self, start: int) -> Sequence[Certificate]:
+        """All from this round on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,12 +56,30 @@ class Self:
 async def peer(net: Net, plan: Plan, state: State, train: Train, own: Self) -> State:
     """A peer's whole life: rounds until the last one, or until it is evicted.
 
-    Raises Abort where a round can open nothing, or a certificate finds no quorum.
+    Raises Abort where a round can open nothing, a certificate finds no quorum, or nothing moves.
     """
+    shelf, behind = Shelf(state, own.disk.certificates), Behind(net, plan, own.life)
+    await net.beside(serve(net, plan, shelf))
+    if own.life > 1:
+        state = _jump(net.me, own, state, await behind.look(state))
     while state.round < plan.rounds and net.me in plan.names(state):
+        shelf.state = state
         net.window((ROUND,), (state.round,), (state.round + 1,))
-        state = await _round(net, plan, state, train, own)
+        place, found = await net.race(_round(net, plan, state, train, own), behind.overtaken(state))
+        state = _jump(net.me, own, state, found) if place else found
+    shelf.state = state
+    await see_off(net, plan)
     return state
+
+
+def _jump(me: str, own: Self, state: State, found: tuple[State, list[Certificate]] | None) -> State:
+    """Go on from what others have come to, once it is stored."""
+    if found is None:
+        return state
+    after, certificates = found
+    own.disk.commit(after, certificates)
+    own.trace("skipped", party=me, round=state.round, to=after.round)
+    return after
 
 
 async def _round(net: Net, plan: Plan, state: State, train: Train, own: Self) -> State:
@@ -79,7 +99,7 @@ async def _round(net: Net, plan: Plan, state: State, train: Train, own: Self) ->
         timeout_s=plan.patience_s,
     )
     after = replace(after, chain=record.digest)
-    own.disk.commit(after, certificate)
+    own.disk.commit(after, [certificate])
     _tell(own.trace, plan, state, opened)
     return after
 
@@ -107,17 +127,13 @@ def _record(plan: Plan, state: State, after: State, opened: Opened) -> Record:
         round=state.round,
         attempt=opened.attempt,
         previous=state.chain.hex(),
-        model=model_digest(after.model).hex(),
+        model=vector_hash(after.model).hex(),
+        aggregate=vector_hash(after.aggregate).hex(),
         checks=opened.after.hex(),
         peers=plan.names(state),
         accepted=opened.accepted,
         evicted=opened.evicted,
     )
-
-
-def model_digest(model: Vector) -> bytes:
-    """32 bytes that name a model, float32 (d,)."""
-    return digest("vector", np.ascontiguousarray(model, "<f4").view(np.uint8).data)
 
 
 def _tell(trace: Trace, plan: Plan, state: State, opened: Opened) -> None:

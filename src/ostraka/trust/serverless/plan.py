@@ -22,7 +22,9 @@ class Plan:
     ``peers``: names to raw public keys, in order; ``session`` names the run (32 bytes); up to ``t``
     peers lie, and up to ``dropouts`` more are away in a round; ``rate``: round to learning rate;
     ``d``: coordinates. ``phase_s``: how long a peer waits for others in each step of a round;
-    ``view_s``: in the first view of an agreement.
+    ``view_s``: in the first view of an agreement; ``linger_s``: how long it stays, after the last
+    round, for those who are not through; ``stall_s``: how long it goes on in a round that does not
+    end, None for ever.
     """
 
     peers: Mapping[str, bytes]
@@ -35,6 +37,8 @@ class Plan:
     dropouts: int = 0
     phase_s: float = 10.0
     view_s: float = 4.0
+    linger_s: float = 30.0
+    stall_s: float | None = None
 
     def check(self) -> None:
         """ValueError with a sentence for numbers with which a promise cannot hold."""
