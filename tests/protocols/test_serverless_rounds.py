@@ -105,8 +105,6 @@ class World:
         )
         self.plan.check()
         self.first = State.initial(self.plan, self.vector(0, 99))
-        if self.rule.reads == "root":
-            self.first = replace(self.first, root=self.vector(1, 99))
 
     def vector(self, *numbers: int) -> np.ndarray:
         rng = np.random.default_rng([7, *numbers])
@@ -114,6 +112,16 @@ class World:
 
     def update(self, name: str, round: int) -> np.ndarray:
         return self.vector(round, self.names.index(name))
+
+    def root(self, name: str) -> Any:
+        """Another last bit at every peer."""
+
+        def compute(round: int, model: np.ndarray) -> np.ndarray:
+            found = self.vector(round, 99)
+            found[self.names.index(name)] *= np.float32(1 + 1e-6)
+            return found
+
+        return compute
 
     def program(self, name: str) -> Any:
         async def run(net: Net) -> State:
@@ -128,7 +136,7 @@ class World:
             def trace(event: str, **told: Any) -> None:
                 self.events.append((event, told))
 
-            own = Self(self.pairs[name][0], fresh, disk, trace, disk.lives)
+            own = Self(self.pairs[name][0], fresh, disk, trace, disk.lives, self.root(name))
             state = disk.states[-1] if disk.states else self.first
             return await peer(net, self.plan, state, lambda r, m: self.update(name, r), own)
 
@@ -154,6 +162,9 @@ def expected(world: World, present: list[list[str]]) -> list[np.ndarray]:
     """The model after each round in which these peers' updates count."""
     state, models = world.first, []
     for round, names in enumerate(present):
+        if world.rule.reads == "root":  # the leader's
+            leader = world.plan.voters(state).leader(Instance(round, "root"), 0)
+            state = replace(state, root=world.root(leader)(round, state.model))
         public = world.plan.public(state)
         submissions = {
             world.names.index(n): world.rule.submit(
@@ -165,7 +176,10 @@ def expected(world: World, present: list[list[str]]) -> list[np.ndarray]:
         model = step(state.model, found, 0.5)
         models.append(model)
         chain = next(iter(world.disks.values())).states[round].chain
-        state = replace(state, round=round + 1, model=model, aggregate=found, chain=chain)
+        root = np.zeros_like(model)
+        state = replace(
+            state, round=round + 1, model=model, aggregate=found, root=root, chain=chain
+        )
     return models
 
 
@@ -188,7 +202,7 @@ def test_every_rule_gives_the_plaintext_model_bit_for_bit(rule: ImageRule) -> No
 
 
 def test_who_is_away_is_listed_as_missing_and_the_others_go_on() -> None:
-    world = World(ClippedMean(1.0), absent=frozenset({"p03"}))
+    world = World(ClippedMean(1.0), n=7, absent=frozenset({"p03"}))
     outcomes = world.run()
     others = [name for name in world.names if name != "p03"]
     models = expected(world, [others] * ROUNDS)
@@ -198,7 +212,7 @@ def test_who_is_away_is_listed_as_missing_and_the_others_go_on() -> None:
 
 
 def test_certificates_of_a_chain_hold_only_in_their_places() -> None:
-    world = World(SignMean())
+    world = World(SignMean(), n=7)
     world.run()
     certificates = world.disks["p00"].chain
     keys, session, t = world.plan.peers, world.plan.session, world.t
@@ -228,9 +242,9 @@ def test_a_round_without_enough_peers_opens_nothing() -> None:
     assert {outcomes[name].status for name in world.names} <= {"stuck", "done"}
 
 
-@pytest.mark.parametrize("at_s", [0.1, 0.4, 0.9, 1.3])
+@pytest.mark.parametrize("at_s", [0.1, 0.9, 1.3])
 def test_a_killed_peer_comes_back_by_the_certificates_of_the_others(at_s: float) -> None:
-    world = World(ClippedMean(1.0, centred=True))
+    world = World(ClippedMean(1.0, centred=True), n=7)
     outcomes = world.run(Crash("p04", at_s, at_s + 0.3))
     assert {outcome.status for outcome in outcomes.values()} == {"done"}
     last = world.disks["p00"].states[-1].model
@@ -242,7 +256,7 @@ def test_a_killed_peer_comes_back_by_the_certificates_of_the_others(at_s: float)
 
 
 def test_all_peers_at_once_are_killed_and_the_round_is_tried_again() -> None:
-    world = World(SignMean())
+    world = World(SignMean(), n=7)
     crashes = [Crash(name, 0.35, 1.0 + 0.1 * at) for at, name in enumerate(world.names)]
     outcomes = world.run(*crashes)
     assert {outcome.status for outcome in outcomes.values()} == {"done"}

@@ -12,19 +12,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import numpy as np
+
 from ostraka.algebra.image_sets import Submission
 from ostraka.crypto.prg import Key
 from ostraka.crypto.sign import Sign
 from ostraka.net import Net, Trace
 from ostraka.protocols.certificate import Certificate, Record, certify
 from ostraka.protocols.consistent_broadcast import vector_hash
+from ostraka.protocols.public_vector import settle
+from ostraka.protocols.scene import Assembly, Scene
 from ostraka.rules.image import Public
 from ostraka.trust.public_step import Vector, step
 from ostraka.trust.serverless.catch_up import Behind, Shelf, see_off, serve
 from ostraka.trust.serverless.plan import Plan, State
 from ostraka.trust.serverless.rounds import ROUND, Keeping, Opened, Seat, Table, play_round
 
-SIGNED = "signed"
+SIGNED, ROOT = "signed", "root"
 Train = Callable[[int, Vector], Vector | None]
 """A peer's update of a round, at the public model; None where it has none."""
 
@@ -44,13 +48,14 @@ class Disk(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Self:
-    """What one peer has of its own."""
+    """What one peer has of its own; ``root`` gives the gradient of public root data at a model."""
 
     sign: Sign
     fresh: Callable[[], Key]
     disk: Disk
     trace: Trace
     life: int = 1
+    root: Train | None = None
 
 
 async def peer(net: Net, plan: Plan, state: State, train: Train, own: Self) -> State:
@@ -83,6 +88,7 @@ def _jump(me: str, own: Self, state: State, found: tuple[State, list[Certificate
 
 
 async def _round(net: Net, plan: Plan, state: State, train: Train, own: Self) -> State:
+    state = await _rooted(net, plan, state, own)
     public, voters = plan.public(state), plan.voters(state)
     table = Table(voters, state.round, plan.statement(state), plan.phase_s, plan.patience_s)
     keeping = own.disk.round(state.round)
@@ -104,6 +110,20 @@ async def _round(net: Net, plan: Plan, state: State, train: Train, own: Self) ->
     return after
 
 
+async def _rooted(net: Net, plan: Plan, state: State, own: Self) -> State:
+    """The state with the root gradient that all have agreed on, where the rule reads one."""
+    if plan.rule.reads != "root":
+        return state
+    found = None if own.root is None else own.root(state.round, state.model)
+    if found is None:
+        raise ValueError(f"{plan.rule.name} reads a root gradient, and {net.me} has none")
+    scene = Scene(plan.voters(state), state.round, 0, plan.phase_s)
+    keeping = own.disk.round(state.round)
+    label = net.sub(ROUND, state.round)
+    assembly = Assembly(label, scene, own.sign, keeping, own.trace, own.life)
+    return replace(state, root=await settle(assembly, ROOT, found, plan.root_tolerance))
+
+
 def _submission(
     net: Net, plan: Plan, state: State, public: Public, train: Train
 ) -> Submission | None:
@@ -118,7 +138,7 @@ def _after(plan: Plan, state: State, public: Public, opened: Opened) -> State:
     aggregate = plan.rule.aggregate(opened.sums, len(opened.accepted), public)
     model = step(state.model, aggregate, plan.rate(state.round))
     evicted = (*state.evicted, *opened.evicted)
-    return replace(state, round=state.round + 1, model=model, aggregate=aggregate, evicted=evicted)
+    return State(state.round + 1, model, aggregate, np.zeros_like(model), state.chain, evicted)
 
 
 def _record(plan: Plan, state: State, after: State, opened: Opened) -> Record:

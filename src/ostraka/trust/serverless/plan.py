@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ostraka.crypto.transcript import digest
+from ostraka.protocols.consistent_broadcast import vector_hash
 from ostraka.protocols.image_equations import Statement
 from ostraka.protocols.votes import Plan as Voters
 from ostraka.rules.image import ImageRule, Public
@@ -22,7 +23,8 @@ class Plan:
     ``peers``: names to raw public keys, in order; ``session`` names the run (32 bytes); up to ``t``
     peers lie, and up to ``dropouts`` more are away in a round; ``rate``: round to learning rate;
     ``d``: coordinates. ``phase_s``: how long a peer waits for others in each step of a round;
-    ``view_s``: in the first view of an agreement; ``linger_s``: how long it stays, after the last
+    ``view_s``: in the first view of an agreement; ``root_tolerance``: how far others' root
+    gradients may be from one's own, over its norm; ``linger_s``: how long it stays, after the last
     round, for those who are not through; ``stall_s``: how long it goes on in a round that does not
     end, None for ever.
     """
@@ -37,6 +39,7 @@ class Plan:
     dropouts: int = 0
     phase_s: float = 10.0
     view_s: float = 4.0
+    root_tolerance: float = 1e-3
     linger_s: float = 30.0
     stall_s: float | None = None
 
@@ -63,7 +66,8 @@ class Plan:
     def voters(self, state: State) -> Voters:
         """The agreements of a round, bound to the public state before it."""
         peers = {name: self.peers[name] for name in self.names(state)}
-        session = digest("round", self.session, state.chain, state.round.to_bytes(8, "little"))
+        number = state.round.to_bytes(8, "little")
+        session = digest("round", self.session, state.chain, number, vector_hash(state.root))
         t = self.t - len(state.evicted)
         return Voters(peers, session, t, self.dropouts, self.view_s)
 
@@ -86,7 +90,8 @@ class Plan:
 class State:
     """What is public before a round, the same at all honest peers; ``round`` is the next one.
 
-    ``aggregate``: of the round before; ``root``: what FLTrust compares with, zeros elsewhere;
+    ``aggregate``: of the round before; ``root``: the gradient of public root data at this model,
+    once it is agreed on, and zeros before, and where the rule reads none;
     ``chain``: the digest of the last certificate, of the session before the first.
     """
 
