@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any, Literal
 
-from ostraka.net import Body, Form, Inbox, Label, Malformed, Path, indices, names
+from ostraka.net import Body, Form, Inbox, Label, Malformed, Path, Sleep, Wait, indices, names
 
 Place = Literal["late", "early", "in"]
 Refusal = Literal["late", "early", "duplicate", "conflict", "flood"]
@@ -49,7 +49,7 @@ class Frame:
     @property
     def size(self) -> int:
         """Bytes of its body."""
-        return 0 if isinstance(self.body, Malformed) else len(self.body)
+        return _size(self.body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +60,34 @@ class Outgoing:
     frame: Frame
 
 
-@dataclass(slots=True)
-class _Mail:
+@dataclass(slots=True, eq=False)
+class Mail:
+    """One sender's message in a slot. ``path``: the label's names; ``arrival``: counts all mail."""
+
+    label: Label
+    kind: str
+    sender: str
     body: Body | Malformed | None
+    path: Path
+    arrival: int
     unread: bool = True
 
     @property
     def size(self) -> int:
         """Bytes that it takes up."""
-        return 0 if self.body is None or isinstance(self.body, Malformed) else len(self.body)
+        return 0 if self.body is None else _size(self.body)
+
+    def place_in(self, inboxes: Sequence[Inbox[Any]], depth: int) -> int | None:
+        """The first inbox that it is for, of those below the first ``depth`` parts of its label."""
+        for place, inbox in enumerate(inboxes):
+            of_kind = inbox.form.kind == self.kind and self.sender in inbox.senders
+            if of_kind and self.path[depth:] == inbox.path:
+                return place
+        return None
+
+
+def _size(body: Body | Malformed) -> int:
+    return 0 if isinstance(body, Malformed) else len(body)
 
 
 Key = tuple[Label, str]
@@ -89,8 +108,9 @@ class _Window:
     def speaks_of(self, label: Label) -> bool:
         """Whether a label has a place in this window."""
         depth = len(self.base)
-        inner = label[depth : depth + len(self.path)]
-        return label[:depth] == self.base and names(inner) == self.path
+        if label[:depth] != self.base:
+            return False
+        return names(label[depth : depth + len(self.path)]) == self.path
 
     def at(self, label: Label) -> tuple[int, ...]:
         """The indices by which a label that it speaks of has its place."""
@@ -112,84 +132,138 @@ class _Window:
         return [key for _, key in (*self.slots[:first], *self.slots[max(first, last) :])]
 
 
+@dataclass(slots=True, eq=False)
+class Waiter:
+    """A task that waits for mail or for time, and what it has got so far.
+
+    ``found``: what an Upon was answered for, the place of an inbox and its mail.
+    """
+
+    task: Any
+    request: Wait
+    deadline: float | None
+    messages: dict[str, Any] = field(default_factory=dict)
+    malformed: dict[str, Malformed] = field(default_factory=dict)
+    found: tuple[int, Mail] | None = None
+
+
+class Waiters:
+    """All that wait, in the order in which they began; those for mail also by their labels."""
+
+    def __init__(self) -> None:
+        self._number: dict[Waiter, int] = {}
+        self._by_depth: dict[int, dict[Label, dict[Waiter, None]]] = {}
+        self._count = 0
+
+    def __iter__(self) -> Iterator[Waiter]:
+        return iter(self._number)
+
+    def add(self, waiter: Waiter) -> None:
+        """Let it wait, behind all others."""
+        self._count += 1
+        self._number[waiter] = self._count
+        if not isinstance(waiter.request, Sleep):
+            label = waiter.request.label
+            self._by_depth.setdefault(len(label), {}).setdefault(label, {})[waiter] = None
+
+    def remove(self, waiter: Waiter) -> None:
+        """Let it wait no more."""
+        del self._number[waiter]
+        if not isinstance(waiter.request, Sleep):
+            label = waiter.request.label
+            at_depth = self._by_depth[len(label)]
+            del at_depth[label][waiter]
+            if not at_depth[label]:
+                del at_depth[label]
+
+    def above(self, label: Label) -> list[Waiter]:
+        """Those that mail of this label may be for: they wait there, or in a label above it."""
+        found: list[Waiter] = []
+        for depth, waiters in self._by_depth.items():
+            found.extend(waiters.get(label[:depth], ()))
+        found.sort(key=self._number.__getitem__)
+        return found
+
+
 class Mailbox:
     """Stores admitted bodies; ``None`` in a slot means that its reader has given up on it."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._slots: dict[Key, dict[str, _Mail | None]] = {}
+        self._slots: dict[Key, dict[str, Mail | None]] = {}
         self._windows: dict[tuple[Label, Path], _Window] = {}
         self._depths: set[tuple[int, int]] = set()  # how long base and path of windows have been
         self._unread: dict[str, tuple[int, int]] = {}
-        self._order: dict[tuple[str, Path], dict[tuple[Label, str], int]] = {}
+        self._order: dict[str, dict[Path, dict[int, Mail]]] = {}  # unread: kind, names, arrival
         self._arrivals = 0
-        self._taken: dict[str, dict[Key, None]] = {}
+        self._taken: dict[str, dict[int, Mail]] = {}
 
     def put(self, sender: str, label: Label, kind: str, body: Body | Malformed) -> Refusal | None:
         """Keep one message, or say why not; Malformed: its driver did not take its bytes in."""
         if not isinstance(body, Malformed) and len(body) > self._limits.frame_bytes:
             body = Malformed(f"more than {self._limits.frame_bytes} bytes")
-        refusal = self._refusal(sender, label, kind, body)
+        key, windows = (label, kind), self._speaking_of(label)
+        slot = self._slots.get(key, {})
+        refusal = self._outside(sender, label, windows) or self._crowded(sender, slot, body)
         if refusal is None:
-            mail = _Mail(body)
-            self._slot((label, kind))[sender] = mail
+            if not slot:
+                self._begin(key, slot, windows)
+            path = names(label)
             self._arrivals += 1
-            self._order.setdefault((kind, names(label)), {})[label, sender] = self._arrivals
+            mail = slot[sender] = Mail(label, kind, sender, body, path, self._arrivals)
+            self._order.setdefault(kind, {}).setdefault(path, {})[mail.arrival] = mail
             frames, size = self._unread.get(sender, (0, 0))
-            self._unread[sender] = (frames + 1, size + mail.size)
+            self._unread[sender] = (frames + 1, size + _size(body))
         return refusal
 
-    def read(self, label: Label, kind: str, sender: str) -> Body | Malformed | None:
-        """The slot's body, no longer counted as unread; Malformed if it was too long."""
-        mail = self._slots.get((label, kind), {}).get(sender)
-        if mail is None:
-            return None
-        self._count_read((label, kind), sender, mail)
-        return mail.body
+    def find(self, label: Label, kind: str, sender: str) -> Mail | None:
+        """What lies in a slot, read or not."""
+        return self._slots.get((label, kind), {}).get(sender)
 
     def read_as(self, form: Form[Any], label: Label, sender: str) -> Any:
         """What the form gives of the slot's body; Malformed also of a long one, None of nothing."""
-        body = self.read(label, form.kind, sender)
-        if body is None or isinstance(body, Malformed):
-            return body
-        if len(body) > form.max_bytes:
-            return Malformed(f"{len(body)} bytes, at most {form.max_bytes} expected")
-        return form.decode(body)
+        mail = self.find(label, form.kind, sender)
+        return None if mail is None else self._read(form, mail)
 
-    def take(self, form: Form[Any], label: Label, sender: str) -> Any:
-        """`read_as`, and the body does not stay; who says something there again is a duplicate.
+    def take(self, form: Form[Any], mail: Mail) -> Any:
+        """What the form gives of unread mail, whose body does not stay.
 
-        A reader who takes whatever comes lets senders choose labels: no bodies must pile up in
-        them, and of each sender's oldest ones even the place is forgotten.
+        Who says something there again is a duplicate. A reader who takes whatever comes lets
+        senders choose labels: no bodies must pile up in them, and of each sender's oldest ones
+        even the place is forgotten.
         """
-        message = self.read_as(form, label, sender)
-        mail = self._slots[label, form.kind][sender]
-        assert mail is not None, "what was read is there"
+        message = self._read(form, mail)
         mail.body = None
-        taken = self._taken.setdefault(sender, {})
-        taken[label, form.kind] = None
+        taken = self._taken.setdefault(mail.sender, {})
+        taken[mail.arrival] = mail
         if len(taken) > self._limits.taken:
-            self._drop(next(iter(taken)), sender)
+            oldest = next(iter(taken.values()))
+            self._drop((oldest.label, oldest.kind), oldest.sender)
         return message
 
-    def oldest(self, base: Label, inboxes: Sequence[Inbox[Any]]) -> tuple[int, Label, str] | None:
-        """(inbox, label, sender) of what has waited longest below ``base``; None for nothing."""
-        if not self._order:
-            return None
-        depth, above, found = len(base), names(base), []
+    def oldest(self, base: Label, inboxes: Sequence[Inbox[Any]]) -> tuple[int, Mail] | None:
+        """What has waited longest below ``base``, and the first inbox that it is for."""
+        found: tuple[int, Mail] | None = None
+        depth = len(base)
         for place, inbox in enumerate(inboxes):
-            waiting = self._order.get((inbox.form.kind, above + inbox.path), {})
-            for (label, sender), arrival in waiting.items():
-                if label[:depth] == base and sender in inbox.senders:
-                    found.append((arrival, place, label, sender))
+            of_kind = self._order.get(inbox.form.kind)
+            if of_kind is None:
+                continue
+            for mail in of_kind.get(names(base) + inbox.path, {}).values():
+                if found is not None and found[1].arrival <= mail.arrival:
                     break
-        return min(found)[1:] if found else None
+                if mail.label[:depth] == base and mail.sender in inbox.senders:
+                    found = place, mail
+                    break
+        return found
 
     def give_up(self, label: Label, kind: str, sender: str) -> bool:
         """Close an empty slot for good; true if it was empty."""
-        slot = self._slot((label, kind))
+        slot = self._slots.get((label, kind), {})
         if sender in slot:
             return slot[sender] is None
+        if not slot:
+            self._begin((label, kind), slot, self._speaking_of(label))
         slot[sender] = None
         return True
 
@@ -237,40 +311,42 @@ class Mailbox:
 
     def over(self, label: Label) -> bool:
         """Whether some window has moved beyond this label."""
-        return any(place == "late" for _, place in self._places(label))
+        return any(window.place(label) == "late" for window in self._speaking_of(label))
 
-    def _refusal(
-        self, sender: str, label: Label, kind: str, body: Body | Malformed
-    ) -> Refusal | None:
-        for window, place in self._places(label):
+    def _outside(self, sender: str, label: Label, windows: list[_Window]) -> Refusal | None:
+        """Where a label lies that one of the windows keeps out."""
+        for window in windows:
+            place = window.place(label)
             if place == "early":
                 window.ahead.add(sender)
             if place != "in":
                 return place
-        slot = self._slots.get((label, kind), {})
+        return None
+
+    def _crowded(
+        self, sender: str, slot: Mapping[str, Mail | None], body: Body | Malformed
+    ) -> Refusal | None:
+        """Why there is no room for it, in the slot or for its sender."""
         if sender in slot:
             mail = slot[sender]
             if mail is None:
                 return "late"
             return "duplicate" if mail.body in (None, body) else "conflict"
         frames, size = self._unread.get(sender, (0, 0))
-        kept = 0 if isinstance(body, Malformed) else len(body)
         crowded = frames >= self._limits.unread_frames
         most = self._limits.of.get(sender, self._limits.unread_bytes)
-        return "flood" if crowded or size + kept > most else None
+        return "flood" if crowded or size + _size(body) > most else None
 
-    def _places(self, label: Label) -> Iterator[tuple[_Window, Place]]:
-        for window in self._speaking_of(label):
-            yield window, window.place(label)
-
-    def _speaking_of(self, label: Label) -> Iterator[_Window]:
+    def _speaking_of(self, label: Label) -> list[_Window]:
         """The windows that have a place for a label."""
+        found = []
+        path = names(label)
         for depth, length in self._depths:
             if depth + length <= len(label):
-                path = names(label[depth : depth + length])
-                window = self._windows.get((label[:depth], path))
+                window = self._windows.get((label[:depth], path[depth : depth + length]))
                 if window is not None:
-                    yield window
+                    found.append(window)
+        return found
 
     def _open(
         self, base: Label, path: Path, low: tuple[int, ...], high: tuple[int, ...] | None
@@ -282,32 +358,43 @@ class Mailbox:
         window.slots = sorted((window.at(key[0]), key) for key in of)
         return window
 
-    def _slot(self, key: Key) -> dict[str, _Mail | None]:
-        """What lies in a slot; windows know that it is there."""
-        if key not in self._slots:
-            self._slots[key] = {}
-            for window in self._speaking_of(key[0]):
-                insort(window.slots, (window.at(key[0]), key))
-        return self._slots[key]
+    def _begin(self, key: Key, slot: dict[str, Mail | None], windows: list[_Window]) -> None:
+        """Let a slot be there, empty; the windows that speak of it know."""
+        self._slots[key] = slot
+        for window in windows:
+            insort(window.slots, (window.at(key[0]), key))
 
     def _drop(self, key: Key, sender: str) -> None:
         """Forget one sender's place in a slot."""
-        mail = self._slots[key].pop(sender)
+        slot = self._slots[key]
+        mail = slot.pop(sender)
         if mail is not None:
-            self._count_read(key, sender, mail)
-        self._taken.get(sender, {}).pop(key, None)
-        if not self._slots[key]:
+            self._count_read(mail)
+            self._taken.get(sender, {}).pop(mail.arrival, None)
+        if not slot:
             del self._slots[key]
             for window in self._speaking_of(key[0]):
                 del window.slots[bisect_left(window.slots, (window.at(key[0]), key))]
 
-    def _count_read(self, key: Key, sender: str, mail: _Mail) -> None:
+    def _read(self, form: Form[Any], mail: Mail) -> Any:
+        """What the form gives of a body, which no longer counts as unread."""
+        self._count_read(mail)
+        body = mail.body
+        if body is None or isinstance(body, Malformed):
+            return body
+        if len(body) > form.max_bytes:
+            return Malformed(f"{len(body)} bytes, at most {form.max_bytes} expected")
+        return form.decode(body)
+
+    def _count_read(self, mail: Mail) -> None:
         if mail.unread:
             mail.unread = False
-            frames, size = self._unread[sender]
-            self._unread[sender] = (frames - 1, size - mail.size)
-            label, kind = key
-            waiting = self._order[kind, names(label)]
-            del waiting[label, sender]
+            frames, size = self._unread[mail.sender]
+            self._unread[mail.sender] = (frames - 1, size - mail.size)
+            of_kind = self._order[mail.kind]
+            waiting = of_kind[mail.path]
+            del waiting[mail.arrival]
             if not waiting:
-                del self._order[kind, names(label)]
+                del of_kind[mail.path]
+            if not of_kind:
+                del self._order[mail.kind]

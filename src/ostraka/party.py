@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ostraka.mailbox import Frame as Frame
-from ostraka.mailbox import Limits, Mailbox
+from ostraka.mailbox import Limits, Mail, Mailbox, Waiter, Waiters
 from ostraka.mailbox import Outgoing as Outgoing
 from ostraka.net import (
     Abort,
@@ -69,17 +69,6 @@ class _Join:
     results: dict[int, Any] = field(default_factory=dict)
 
 
-@dataclass(eq=False, slots=True)
-class _Wait:
-    """A task that waits for messages or for time."""
-
-    task: _Task
-    request: Wait
-    deadline: float | None
-    messages: dict[str, Any] = field(default_factory=dict)
-    malformed: dict[str, Malformed] = field(default_factory=dict)
-
-
 class Party:
     """Runs one program: new, running, then done (``result``), failed (``error``) or closed."""
 
@@ -96,7 +85,7 @@ class Party:
         self._mail = Mailbox(limits or Limits())
         self._outbox: list[Outgoing] = []
         self._drops: dict[tuple[str, str], int] = {}
-        self._waits: list[_Wait] = []
+        self._waits = Waiters()
         self._joins: list[_Join] = []
         self._ready: deque[tuple[_Task, Any, Failure | None]] = deque()
 
@@ -116,7 +105,9 @@ class Party:
             return
         refusal = self._mail.put(sender, frame.label, frame.kind, frame.body)
         if refusal is None:
-            self._offer(sender, frame)
+            mail = self._mail.find(frame.label, frame.kind, sender)
+            assert mail is not None, "it was put there a moment ago"
+            self._offer(mail)
             self._run()
         else:
             self._dropped(sender, refusal, frame)
@@ -149,7 +140,11 @@ class Party:
     @property
     def deadline(self) -> float | None:
         """When ``tick`` is needed next."""
-        return min((w.deadline for w in self._waits if w.deadline is not None), default=None)
+        first = None
+        for wait in self._waits:
+            if wait.deadline is not None and (first is None or wait.deadline < first):
+                first = wait.deadline
+        return first
 
     def where(self) -> list[Waiting]:
         """What this party waits for, for people who ask why nothing happens."""
@@ -169,7 +164,7 @@ class Party:
             self.status = "closed"
         for task in list(self._tasks()):
             task.coroutine.close()
-        self._waits.clear()
+        self._waits = Waiters()
         self._joins.clear()
         self._ready.clear()
 
@@ -193,25 +188,24 @@ class Party:
 
     # --- waits ------------------------------------------------------------------------------
 
-    def _offer(self, sender: str, frame: Frame) -> None:
-        """Show a new frame to the waits that it may end."""
-        for wait in list(self._waits):
+    def _offer(self, mail: Mail) -> None:
+        """Show new mail to the waits that it may end; there is no other that they wait for."""
+        for wait in self._waits.above(mail.label):
             match wait.request:
                 case Receive(label=label, form=form) as request:
-                    if label == frame.label and form.kind == frame.kind:
-                        self._take(wait, request, sender)
+                    if label == mail.label and form.kind == mail.kind:
+                        self._take(wait, request, mail.sender)
                         self._settle(wait, request)
                 case Newest() as request:
-                    if self._found(request):
+                    if request.form.kind == mail.kind and self._found(request):
                         self._answer(wait)
-                case Upon(inboxes=inboxes) as request:
-                    of_kind = any(inbox.form.kind == frame.kind for inbox in inboxes)
-                    if of_kind and self._mail.oldest(request.label, inboxes):
+                case Upon() as request:
+                    place = mail.place_in(request.inboxes, len(request.label))
+                    if place is not None and mail.unread:
+                        wait.found = place, mail
                         self._answer(wait)
-                case Sleep():
-                    pass
 
-    def _take(self, wait: _Wait, request: Receive, sender: str) -> None:
+    def _take(self, wait: Waiter, request: Receive, sender: str) -> None:
         """Decode one sender's message of the slot for a waiting task, once."""
         if sender in wait.messages or sender in wait.malformed or sender not in request.senders:
             return
@@ -223,7 +217,7 @@ class Party:
         else:
             wait.messages[sender] = message
 
-    def _settle(self, wait: _Wait, request: Receive) -> None:
+    def _settle(self, wait: Waiter, request: Receive) -> None:
         """End a receive that has all that it can or need have."""
         if len(wait.messages) + len(wait.malformed) == len(request.senders):
             self._answer(wait)
@@ -240,7 +234,7 @@ class Party:
             return None
         return label
 
-    def _answer(self, wait: _Wait) -> None:
+    def _answer(self, wait: Waiter) -> None:
         """Hand the task what its wait has come to."""
         self._waits.remove(wait)
         match wait.request:
@@ -253,7 +247,7 @@ class Party:
             case Sleep():
                 self._ready.append((wait.task, None, None))
 
-    def _gathered(self, wait: _Wait, request: Receive) -> Gathered[Any]:
+    def _gathered(self, wait: Waiter, request: Receive) -> Gathered[Any]:
         give_up = self._mail.give_up
         silent = (s for s in request.senders if give_up(request.label, request.form.kind, s))
         return Gathered(
@@ -272,28 +266,28 @@ class Party:
         self._mail.raise_floor(request.label, request.path, index)
         return index, message
 
-    def _due(self, wait: _Wait) -> bool:
+    def _due(self, wait: Waiter) -> bool:
         return wait.deadline is not None and wait.deadline <= self.now
 
-    def _arrived(self, request: Any) -> Arrival | None:
+    def _arrived(self, wait: Waiter, request: Any) -> Arrival | None:
         """What has waited longest in one of the inboxes, or nothing."""
-        oldest = self._mail.oldest(request.label, request.inboxes)
-        if oldest is None:
+        if wait.found is None or not wait.found[1].unread:  # another task took it, or forgot it
+            wait.found = self._mail.oldest(request.label, request.inboxes)
+        if wait.found is None:
             return None
-        place, label, sender = oldest
-        form = request.inboxes[place].form
-        message = self._mail.take(form, label, sender)
-        return Arrival(place, indices(label[len(request.label) :]), sender, message)
+        place, mail = wait.found
+        message = self._mail.take(request.inboxes[place].form, mail)
+        return Arrival(place, indices(mail.label[len(request.label) :]), mail.sender, message)
 
     # --- the interpreter --------------------------------------------------------------------
 
     def _run(self) -> None:
         while self._ready:
             task, value, error = self._ready.popleft()
-            if isinstance(value, _Wait):  # it takes its mail only now: it might have been ended
-                wait, value = value, self._arrived(value.request)
+            if isinstance(value, Waiter):  # it takes its mail only now: it might have been ended
+                wait, value = value, self._arrived(value, value.request)
                 if value is None and not self._due(wait):  # another task was quicker
-                    self._waits.append(wait)
+                    self._waits.add(wait)
                     continue
             try:
                 if error is None:
@@ -320,7 +314,8 @@ class Party:
                     self._answer(wait)
             case Upon(timeout_s=timeout_s):
                 wait = self._wait(task, request, timeout_s)
-                if self._mail.oldest(request.label, request.inboxes):
+                wait.found = self._mail.oldest(request.label, request.inboxes)
+                if wait.found is not None:
                     self._answer(wait)
             case Sleep(seconds):
                 self._wait(task, request, seconds)
@@ -336,9 +331,9 @@ class Party:
             case _:
                 raise TypeError(f"a protocol awaited {request!r}, which is no request to Net")
 
-    def _wait(self, task: _Task, request: Wait, timeout_s: float | None) -> _Wait:
-        wait = _Wait(task, request, None if timeout_s is None else self.now + timeout_s)
-        self._waits.append(wait)
+    def _wait(self, task: _Task, request: Wait, timeout_s: float | None) -> Waiter:
+        wait = Waiter(task, request, None if timeout_s is None else self.now + timeout_s)
+        self._waits.add(wait)
         return wait
 
     def _finished(self, task: _Task, value: Any) -> None:
@@ -390,7 +385,8 @@ class Party:
         """Let a task wait for nothing any more, and end all that runs below it."""
         for join in [j for j in self._joins if j.parent is task]:
             self._end(join)
-        self._waits = [w for w in self._waits if w.task is not task]
+        for wait in [w for w in self._waits if w.task is task]:
+            self._waits.remove(wait)
         self._ready = deque(r for r in self._ready if r[0] is not task)
 
     def _tasks(self) -> Iterator[_Task]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import struct
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import (
     Annotated,
@@ -54,8 +54,12 @@ class Field(Protocol):
     def write(self, out: Parts, value: Any) -> None:
         """Append the value's only encoding. Raises ValueError for a value that has none."""
 
-    def read(self, body: Body, at: int, dims: Dims) -> tuple[Any, int]:
-        """The value at this offset and the offset behind it. Raises ``Bad``, nothing else."""
+    def reader(self, dims: Dims) -> Reader:
+        """What reads a value where the sizes are these; made once for a form."""
+
+
+Reader = Callable[[Body, int], tuple[Any, int]]
+"""The value at this offset and the offset behind it. Raises ``Bad``, nothing else."""
 
 
 class Parts:
@@ -99,8 +103,11 @@ class Unsigned:
             raise ValueError(f"{value!r} is no unsigned integer of {self.bits} bits")
         out.add(int(value).to_bytes(self.bits // 8, "little"))
 
-    def read(self, body: Body, at: int, dims: Dims) -> tuple[int, int]:
+    def reader(self, dims: Dims) -> Reader:
         """See Field."""
+        return self._read
+
+    def _read(self, body: Body, at: int) -> tuple[int, int]:
         width = self.bits // 8
         return int.from_bytes(_take(body, at, width), "little"), at + width
 
@@ -119,8 +126,11 @@ class Flag:
             raise ValueError(f"{value!r} is no truth value")
         out.add(bytes([value]))
 
-    def read(self, body: Body, at: int, dims: Dims) -> tuple[bool, int]:
+    def reader(self, dims: Dims) -> Reader:
         """See Field."""
+        return self._read
+
+    def _read(self, body: Body, at: int) -> tuple[bool, int]:
         byte = _take(body, at, 1)[0]
         if byte > 1:
             raise Bad(f"truth value {byte}")
@@ -143,8 +153,11 @@ class Exactly:
             raise ValueError(f"expected {self.count} bytes")
         out.add(value)
 
-    def read(self, body: Body, at: int, dims: Dims) -> tuple[bytes, int]:
+    def reader(self, dims: Dims) -> Reader:
         """See Field."""
+        return self._read
+
+    def _read(self, body: Body, at: int) -> tuple[bytes, int]:
         return bytes(_take(body, at, self.count)), at + self.count
 
 
@@ -165,8 +178,11 @@ class Text:
             raise ValueError(f"a text of {len(data)} bytes, at most {self.cap} allowed")
         out.add(struct.pack("<I", len(data)) + data)
 
-    def read(self, body: Body, at: int, dims: Dims) -> tuple[str, int]:
+    def reader(self, dims: Dims) -> Reader:
         """See Field."""
+        return self._read
+
+    def _read(self, body: Body, at: int) -> tuple[str, int]:
         count = int.from_bytes(_take(body, at, 4), "little")
         if count > self.cap:
             raise Bad(f"text of {count} bytes, at most {self.cap} expected")
@@ -191,12 +207,17 @@ class Octets:
         out.add(len(value).to_bytes(4, "little"))
         out.add(value)
 
-    def read(self, body: Body, at: int, dims: Dims) -> tuple[bytes, int]:
+    def reader(self, dims: Dims) -> Reader:
         """See wire.Field."""
-        count = int.from_bytes(_take(body, at, 4), "little")
-        if count > dims[self.cap]:
-            raise Bad(f"{count} bytes, at most {dims[self.cap]} expected")
-        return bytes(_take(body, at + 4, count)), at + 4 + count
+        most = dims[self.cap]
+
+        def read(body: Body, at: int) -> tuple[bytes, int]:
+            count = int.from_bytes(_take(body, at, 4), "little")
+            if count > most:
+                raise Bad(f"{count} bytes, at most {most} expected")
+            return bytes(_take(body, at + 4, count)), at + 4 + count
+
+        return read
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,28 +252,49 @@ class Tensor:
         out.add(bytes(-out.size % ALIGNMENT))
         out.add(array.reshape(-1).view(np.uint8).data)
 
-    def read(self, body: Body, at: int, dims: Dims) -> tuple[Array, int]:
+    def reader(self, dims: Dims) -> Reader:
         """See Field."""
-        code, rank = _take(body, at, 2)
-        if code >= len(DTYPES) or rank > MAX_RANK:
-            raise Bad(f"dtype code {code}, rank {rank}")
-        if DTYPES[code] != self.dtype:
-            raise Bad(f"dtype {DTYPES[code]}, expected {self.dtype}")
-        shape = struct.unpack(f"<{rank}Q", _take(body, at + 2, 8 * rank))
-        if shape != self.expected(dims):
-            raise Bad(f"shape {shape}, expected {self.expected(dims)}")
-        at += 2 + 8 * rank
-        padding = -at % ALIGNMENT
-        if any(_take(body, at, padding)):
+        return _Shaped(self.dtype, self.expected(dims)).read
+
+
+class _Shaped:
+    """Reads arrays of one dtype and shape."""
+
+    def __init__(self, dtype: str, shape: tuple[int, ...]) -> None:
+        self._dtype = np.dtype(dtype)
+        self._head = struct.Struct(f"<BB{len(shape)}Q")
+        self._expected = (DTYPES.index(dtype), len(shape), *shape)
+        self._shape = shape
+        self._count = math.prod(shape)
+        self._bytes = self._count * self._dtype.itemsize
+        self._truths = dtype == "bool"
+
+    def read(self, body: Body, at: int) -> tuple[Array, int]:
+        """See Reader."""
+        begin = at + self._head.size
+        if begin > len(body) or self._head.unpack_from(body, at) != self._expected:
+            raise Bad(self._why_not(body, at))
+        padding = -begin % ALIGNMENT
+        if any(_take(body, begin, padding)):
             raise Bad("padding is not zero")
-        at += padding
-        count = math.prod(shape)
-        end = at + count * np.dtype(self.dtype).itemsize
+        begin += padding
+        end = begin + self._bytes
         if end > len(body):
             raise Bad(f"ends {end - len(body)} bytes too early")
-        if self.dtype == "bool" and max(memoryview(body)[at:end], default=0) > 1:
+        if self._truths and max(memoryview(body)[begin:end], default=0) > 1:
             raise Bad("truth value above 1")
-        return np.frombuffer(body, self.dtype, count, at).reshape(shape), end
+        array = np.frombuffer(body, self._dtype, self._count, begin)
+        return array if len(self._shape) == 1 else array.reshape(self._shape), end
+
+    def _why_not(self, body: Body, at: int) -> str:
+        """What is wrong with a head that is not the expected one."""
+        code, rank = _take(body, at, 2)
+        if code >= len(DTYPES) or rank > MAX_RANK:
+            return f"dtype code {code}, rank {rank}"
+        if DTYPES[code] != self._dtype.name:
+            return f"dtype {DTYPES[code]}, expected {self._dtype.name}"
+        shape = struct.unpack(f"<{rank}Q", _take(body, at + 2, 8 * rank))
+        return f"shape {shape}, expected {self._shape}"
 
 
 U8, U32, U64 = Unsigned(8), Unsigned(32), Unsigned(64)
@@ -298,22 +340,23 @@ class Form(Generic[M]):
 
     def __init__(self, cls: type[M], dims: Dims) -> None:
         self._cls = cls
-        self._dims = dict(dims)
+        self._readers = [(name, field.reader(dims)) for name, field in _layout(cls)]
         self.kind = cls.kind
         self.max_bytes = sum(field.size(dims) for _, field in _layout(cls))
 
     def decode(self, body: Body) -> M | Malformed:
         """The message, or why these bytes are none. Total: no input raises."""
-        values: dict[str, Any] = {}
+        values = []
         at = 0
-        for name, field in _layout(self._cls):
+        for name, read in self._readers:
             try:
-                values[name], at = field.read(body, at, self._dims)
+                value, at = read(body, at)
             except Bad as bad:
                 return Malformed(f"{name}: {bad}")
+            values.append(value)
         if at != len(body):
             return Malformed(f"{len(body) - at} bytes too many")
-        return self._cls(**values)
+        return self._cls(*values)
 
 
 MAX_LABEL_BYTES = 200

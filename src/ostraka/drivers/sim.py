@@ -190,7 +190,7 @@ class Simulation:
             self._after(party)
             for sender, frame in self._kept[name]:
                 if self._matters(sender, frame):
-                    self._travel(Delivery(sender.me, name, frame))
+                    self._travel(sender.me, name, frame, 0.0)
 
         return start
 
@@ -240,24 +240,24 @@ class Simulation:
         if self._again:
             self._keep(self._parties[sender], to, frame)
         if self._adversary is None:
-            self._travel(Delivery(sender, to, frame))
+            self._travel(sender, to, frame, 0.0)
             return
         for delivery in self._adversary.on_send(self.now, sender, to, frame):
             forged = (delivery.sender, delivery.to, delivery.frame) != (sender, to, frame)
             if forged and delivery.sender not in self._adversary.corrupt:
                 raise ValueError(f"the adversary cannot speak for {delivery.sender}")
-            self._travel(delivery)
+            self._travel(delivery.sender, delivery.to, delivery.frame, delivery.delay_s)
 
     def _keep(self, sender: Party, to: str, frame: Frame) -> None:
         """Remember a frame for a receiver that may restart, and forget those that are over."""
         kept = self._kept[to] = [k for k in self._kept[to] if self._matters(*k)]
         kept.append((sender, frame))
 
-    def _travel(self, delivery: Delivery) -> None:
+    def _travel(self, sender: str, to: str, frame: Frame, delay_s: float) -> None:
         links, chance = self._links, self._random.random
         copies = 2 if links.duplicate and chance() < links.duplicate else 1
         for _ in range(copies):
-            at = self.now + delivery.delay_s + links.latency_s
+            at = self.now + delay_s + links.latency_s
             if links.jitter_s:
                 at += links.jitter_s * chance()
             if links.reorder and chance() < links.reorder:
@@ -266,25 +266,26 @@ class Simulation:
             while links.loss and chance() < links.loss:
                 at += wait_s
                 wait_s *= 2
-            at = self._healed(delivery, at)
+            if self._partitions:
+                at = self._healed(sender, to, at)
             if at < math.inf:
-                self._at(at, lambda: self._deliver(delivery))
+                self._at(at, lambda: self._deliver(sender, to, frame))
 
-    def _healed(self, delivery: Delivery, at: float) -> float:
+    def _healed(self, sender: str, to: str, at: float) -> float:
         """When the frame can cross every partition that it meets; infinity if it never can."""
         blocked = True
         while blocked:
             blocked = False
             for cut in self._partitions:
-                crosses = (delivery.sender in cut.group) != (delivery.to in cut.group)
+                crosses = (sender in cut.group) != (to in cut.group)
                 if crosses and cut.start_s <= at < cut.end_s:
                     at, blocked = cut.end_s, True
         return at
 
-    def _deliver(self, delivery: Delivery) -> None:
-        party = self._parties.get(delivery.to)
+    def _deliver(self, sender: str, to: str, frame: Frame) -> None:
+        party = self._parties.get(to)
         if party is not None and party.status == "running":
-            party.deliver(delivery.sender, delivery.frame, self.now)
+            party.deliver(sender, frame, self.now)
             self._after(party)
 
 

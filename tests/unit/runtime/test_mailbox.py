@@ -9,8 +9,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ostraka.mailbox import Limits, Mailbox
-from ostraka.net import Label, indices, names
+from ostraka.mailbox import Limits, Mailbox, Waiter, Waiters
+from ostraka.net import Inbox, Label, Receive, Sleep, Upon, indices, names
 from ostraka.wire import Index, Message
 
 
@@ -26,6 +26,7 @@ BODIES = Note(1).encode(), Note(2).encode()
 labels = st.lists(st.tuples(st.sampled_from("xy"), st.integers(0, 2)), min_size=1, max_size=2).map(
     tuple
 )
+bases = st.one_of(st.just(()), labels)
 
 
 @dataclass
@@ -73,6 +74,14 @@ class Twin:
                 self.forget(own[0])
         return body
 
+    def oldest(self, base: Label, inboxes: list[Inbox[Any]]) -> tuple[int, Label, str] | None:
+        for label, sender in self.unread:  # it is kept in the order in which things came
+            below = label[len(base) :] if label[: len(base)] == base else None
+            for place, inbox in enumerate(inboxes):
+                if below is not None and names(below) == inbox.path and sender in inbox.senders:
+                    return place, label, sender
+        return None
+
     def give_up(self, sender: str, label: Label) -> bool:
         if (label, sender) in self.slots:
             kept = self.slots[label, sender]
@@ -96,16 +105,23 @@ class Twin:
 
 @st.composite
 def windows(draw: Any) -> tuple[Any, ...]:
-    base = draw(st.one_of(st.just(()), labels))
+    base = draw(bases)
     path = draw(st.lists(st.sampled_from(("x", "y")), min_size=1, max_size=2).map(tuple))
     index = st.tuples(*[st.integers(0, 2)] * len(path))
     return "window", (base, path), draw(index), draw(st.none() | index)
 
 
+inboxes = st.builds(
+    Inbox,
+    st.lists(st.sampled_from("xy"), max_size=2).map(tuple),
+    st.just(FORM),
+    st.frozensets(st.sampled_from(SENDERS)),
+)
 calls = st.one_of(
     st.tuples(st.just("put"), st.sampled_from(SENDERS), labels, st.sampled_from(BODIES)),
     st.tuples(st.just("take"), st.sampled_from(SENDERS), labels),
     st.tuples(st.just("give_up"), st.sampled_from(SENDERS), labels),
+    st.tuples(st.just("oldest"), bases, st.lists(inboxes, max_size=3)),
     windows(),
 )
 
@@ -124,9 +140,15 @@ def test_the_mailbox_keeps_what_a_slow_twin_keeps(script: list[tuple[Any, ...]])
             case ("take", sender, label):
                 expected = twin.take(sender, label)
                 if expected is not None:
-                    assert mail.take(FORM, label, sender).encode() == expected
+                    waiting = mail.find(label, FORM.kind, sender)
+                    assert mail.take(FORM, waiting).encode() == expected
             case ("give_up", sender, label):
                 assert mail.give_up(label, FORM.kind, sender) == twin.give_up(sender, label)
+            case ("oldest", base, boxes):
+                found = mail.oldest(base, boxes)
+                seen = None if found is None else (found[0], found[1].label, found[1].sender)
+                assert seen == twin.oldest(base, boxes)
+                assert found is None or found[1].place_in(boxes, len(base)) == found[0]
             case ("window", (base, path), low, high):
                 mail.window(base, path, low, high)
                 twin.window((base, path), low, high)
@@ -135,6 +157,62 @@ def test_the_mailbox_keeps_what_a_slow_twin_keeps(script: list[tuple[Any, ...]])
     for (base, path), window in mail._windows.items():
         known = [key[0] for _, key in window.slots]
         assert sorted(known) == sorted(filter(window.speaks_of, left)), (base, path)
+
+
+def waiter(request: Any) -> Waiter:
+    return Waiter(None, request, None)
+
+
+requests = st.one_of(
+    st.builds(Upon, bases, st.just(()), st.none()),
+    st.builds(Receive, bases, st.just(FORM), st.just(("a",)), st.just(1), st.none(), st.just(0.0)),
+    st.builds(Sleep, st.just(1.0)),
+)
+
+
+@given(st.lists(st.one_of(requests.map(waiter), st.integers(0, 9)), max_size=30), labels)
+def test_mail_is_shown_to_those_above_it_in_the_order_in_which_they_began(
+    script: list[Any], label: Label
+) -> None:
+    """A number ends the wait of one that waits, or lets it wait again, behind the others."""
+    waiters, twin, ended = Waiters(), [], []
+    for step in script:
+        if isinstance(step, Waiter):
+            waiters.add(step)
+            twin.append(step)
+        elif step % 2 and ended:
+            waiters.add(ended[0])
+            twin.append(ended.pop(0))
+        elif step < len(twin):
+            waiters.remove(twin[step])
+            ended.append(twin.pop(step))
+    assert list(waiters) == twin
+    reads = [(one, one.request) for one in twin if not isinstance(one.request, Sleep)]
+    expected = [one for one, request in reads if label[: len(request.label)] == request.label]
+    assert waiters.above(label) == expected
+
+
+def test_what_is_kept_of_mail_that_was_read_or_forgotten_is_nothing() -> None:
+    mail = Mailbox(LIMITS)
+    inbox = Inbox(("x",), FORM, frozenset(SENDERS))
+    mail.window((), ("x",), (0,), None)
+    for sender in SENDERS:
+        for number in range(3):
+            assert mail.put(sender, (("x", number),), FORM.kind, BODIES[0]) is None
+    for _ in range(2):
+        place, one = mail.oldest((), [inbox]) or (None, None)
+        assert (place, one.sender) == (0, "a")
+        assert mail.take(FORM, one) == Note(1)
+        assert not one.unread
+    assert mail.read_as(FORM, (("x", 2),), "a") == Note(1)
+    place, one = mail.oldest((), [inbox]) or (None, None)
+    assert (place, one.sender, one.label) == (0, "b", (("x", 0),))
+    mail.window((), ("x",), (3,), None)
+    assert not one.unread
+    assert mail.oldest((), [inbox]) is None
+    assert not mail._slots
+    assert not mail._order
+    assert set(mail._unread.values()) == {(0, 0)}
 
 
 def test_a_label_that_ends_early_lies_in_one_window_once() -> None:

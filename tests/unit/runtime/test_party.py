@@ -169,6 +169,98 @@ def test_one_message_ends_one_of_two_waits() -> None:
     assert [got.message.value for got in bench.party.result] == [1, 2]
 
 
+def test_mail_for_two_inboxes_comes_to_the_first() -> None:
+    for waits in (True, False):
+
+        async def program(net: Net) -> Any:
+            await net.recv(Number.form(), "z")
+            inboxes = [Inbox(("step",), Number.form(), frozenset(who)) for who in ("b", "ab", "a")]
+            return (await net.arrival(*inboxes)).place
+
+        bench = Bench(program)
+        mail = [("z", ()), ("a", (("step", 0),))]
+        for sender, label in mail if waits else mail[::-1]:
+            bench.give(sender, 1, at=label)
+        assert bench.party.result == 1
+
+
+def test_mail_that_a_receive_wants_too_is_the_receives() -> None:
+    """An arrival behind it keeps its turn: mail that another arrival wants too is the elder's."""
+
+    async def arrives(net: Net, *who: str) -> Any:
+        return (await net.arrival(Inbox(("step",), Number.form(), frozenset(who)))).message.value
+
+    async def receives(net: Net) -> Any:
+        return (await net.sub("step", 0).recv(Number.form(), "a")).value
+
+    async def receive_first(net: Net) -> Any:
+        return await net.par(receives(net), arrives(net, "a", "b"), arrives(net, "b"))
+
+    async def receive_last(net: Net) -> Any:
+        return await net.par(arrives(net, "a"), receives(net))
+
+    for program, expected in ((receive_first, (7, 8, 9)), (receive_last, (8, 7))):
+        bench = Bench(program)
+        for sender, value in (("a", 7), ("b", 8), ("b", 9), ("a", 8)):
+            bench.give(sender, value, at=(("step", value - 7),))
+        assert bench.party.result == expected
+
+
+def test_what_was_found_for_a_task_may_be_gone_when_its_turn_comes() -> None:
+    """Taken by another task, or behind a window: then the next mail is its own, or it waits on."""
+
+    async def arrives(net: Net, closes: int) -> Any:
+        got = await net.arrival(Inbox(("step",), Number.form(), frozenset("a")))
+        if closes:
+            net.window(("step",), (closes,))
+        return got.message.value
+
+    async def program(net: Net) -> Any:
+        await net.recv(Number.form(), "z")
+        return await net.par(arrives(net, 3), arrives(net, 0), arrives(net, 0))
+
+    for waits in (True, False):
+        bench = Bench(program)
+        if waits:
+            bench.give("z", 0)
+        for step in range(3):
+            bench.give("a", 10 + step, at=(("step", step),))
+        if not waits:
+            bench.give("z", 0)
+        assert len(bench.party.where()) == 2
+        for step in (4, 3):
+            bench.give("a", 20 + step, at=(("step", step),))
+        assert bench.party.result == (10, 24, 23)
+
+
+def test_waits_in_many_labels_see_their_own_mail_only() -> None:
+    async def reads(net: Net, depth: int) -> Any:
+        for above in range(depth):
+            net = net.sub("part", above)
+        got = await net.arrival(
+            Inbox(("step",), Vector.form(d=1), frozenset("a")),
+            Inbox(("step",), Number.form(), frozenset("a")),
+            timeout_s=9.0 - depth,
+        )
+        return got and (got.place, got.message.value)
+
+    async def program(net: Net) -> Any:
+        return await net.par(net.sleep(1.0), *[reads(net, depth) for depth in range(4)])
+
+    bench = Bench(program)
+    assert bench.party.deadline == 1.0
+    bench.party.tick(1.0)
+    assert bench.party.deadline == 6.0
+    for depth in (3, 1, 0):
+        label = (*[("part", above) for above in range(depth)], ("step", 5))
+        bench.give("a", depth, at=label)
+    bench.give("a", 9, at=(("part", 0), ("part", 2), ("step", 5)))
+    assert bench.party.deadline == 7.0
+    bench.party.tick(7.0)
+    assert bench.party.result == (None, (1, 0), (1, 1), None, (1, 3))
+    assert bench.party.deadline is None
+
+
 def test_recv_of_malformed_aborts_and_blames_nobody() -> None:
     async def program(net: Net) -> None:
         await net.recv(Number.form(), "a")

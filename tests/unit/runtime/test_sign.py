@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from identity_maker import SOUND, public
 
 from ostraka.crypto.sign import fingerprint, identity_text, parse_identity
-from ostraka.crypto.transcript import digest
+from ostraka.crypto.transcript import SHORT_BYTES, digest
 
 SMALL = [  # every encoding of the eight points of small order, canonical or not
     "0100000000000000000000000000000000000000000000000000000000000000",
@@ -117,6 +117,13 @@ def slow_fingerprint(raw: bytes) -> str:
     letters = [c for c in "abcdefghijklmnopqrstuvwxyz0123456789" if c not in "lo01"]
     text = "".join(letters[int(bits[i : i + 5], 2)] for i in range(0, 80, 5))
     return f"{text[:4]}-{text[4:8]}-{text[8:12]}-{text[12:]}"
+
+
+def test_digests_are_of_the_same_bytes_however_long_the_parts() -> None:
+    for size in (0, 1, SHORT_BYTES - 20, *range(SHORT_BYTES - 9, SHORT_BYTES + 2), 3 * SHORT_BYTES):
+        parts = (b"", bytes(size), memoryview(b"abc"))
+        said = b"".join(len(p).to_bytes(8, "little") + p for p in (b"ostraka use", *parts))
+        assert digest("use", *parts) == blake3(said).digest()
 
 
 def test_fingerprints_are_stable() -> None:

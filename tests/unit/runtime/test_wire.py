@@ -18,6 +18,7 @@ from ostraka.wire import (
     Exactly,
     Index,
     Message,
+    Octets,
     Tensor,
     Text,
     decode_label,
@@ -105,6 +106,47 @@ def test_refusals_name_field_expectation_and_what_was_seen_but_no_data() -> None
     assert Any32.form(d=4).decode(body) == Malformed("vector: shape (5,), expected (4,)")
     wide = Any32(np.zeros(4)).encode()
     assert Any32.form(d=4).decode(wide) == Malformed("vector: dtype float64, expected float32")
+
+
+@dataclass(frozen=True)
+class Piece(Message):
+    data: Annotated[bytes, Octets("cap")]
+    table: Annotated[Array, Tensor("uint8", ("d", 2))]
+
+
+def test_each_refusal_says_what_is_wrong_first() -> None:
+    whole = Piece(b"ab", np.ones((3, 2), np.uint8)).encode()
+    assert same(Piece.form(cap=2, d=3).decode(whole), Piece(b"ab", np.ones((3, 2), np.uint8)))
+    code, shape = DTYPES.index("uint8"), (3).to_bytes(8, "little") + (2).to_bytes(8, "little")
+    head = b"\2\0\0\0ab"
+    assert whole[:24] == head + bytes([code, 2]) + shape
+    for body, why in (
+        (b"\2\0\0", "data: ends 1 bytes too early"),
+        (b"\3\0\0\0abc", "data: 3 bytes, at most 2 expected"),
+        (head[:-1], "data: ends 1 bytes too early"),
+        (head + bytes([code]), "table: ends 1 bytes too early"),
+        (head + bytes([len(DTYPES), 2]), f"table: dtype code {len(DTYPES)}, rank 2"),
+        (head + bytes([code, 5]), f"table: dtype code {code}, rank 5"),
+        (head + bytes([0, 2]), "table: dtype float32, expected uint8"),
+        (head + bytes([code, 0]), "table: shape (), expected (3, 2)"),
+        (head + bytes([code, 1]) + shape[:8], "table: shape (3,), expected (3, 2)"),
+        (head + bytes([code, 2]) + shape[:-1], "table: ends 1 bytes too early"),
+        (head + bytes([code, 2]) + shape[::-1], "table: shape"),
+        (whole[:28], "table: ends 4 bytes too early"),
+        (whole[:24] + b"\1" + whole[25:], "table: padding is not zero"),
+        (whole[:-1], "table: ends 1 bytes too early"),
+        (whole + b"x", "1 bytes too many"),
+    ):
+        for kind in (bytes, memoryview):
+            got = Piece.form(cap=2, d=3).decode(kind(body))
+            assert isinstance(got, Malformed)
+            assert got.detail.startswith(why), (body, got)
+
+
+@pytest.mark.parametrize("d", [-1, 2**64, 2**80])
+def test_sizes_that_no_array_has_refuse_every_array(d: int) -> None:
+    got = Any32.form(d=d).decode(Any32(np.zeros(3, np.float32)).encode())
+    assert got == Malformed(f"vector: shape (3,), expected ({d},)")
 
 
 def test_shape_that_overflows_is_refused_without_allocation() -> None:
