@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import pytest
 
-from ostraka.crypto.sign import SIGNATURE_BYTES, Sign, signer_from
+from ostraka.crypto.sign import Sign, signer_from
 from ostraka.crypto.transcript import digest
 from ostraka.drivers.sim import Crash, Delivery, Links, Simulation
 from ostraka.net import Abort, Arrival, Inbox, Malformed, Net
@@ -25,12 +25,14 @@ from ostraka.protocols.agreement import agree, remain
 from ostraka.protocols.ballots import (
     ASK,
     DECIDED,
+    UNSIGNED,
     VIEW,
     VOID,
     Change,
     Decided,
     Decision,
     Have,
+    Locked,
     Precommit,
     Prevote,
     Proposal,
@@ -38,7 +40,7 @@ from ostraka.protocols.ballots import (
     Verdict,
     dims,
 )
-from ostraka.protocols.votes import Instance, Phase, Plan, Slot, pack, stated, value_hash
+from ostraka.protocols.votes import Instance, Phase, Plan, Slot, pack, stated, unpack, value_hash
 from ostraka.wire import Exactly, Message
 
 SESSION = digest("a session of a test")
@@ -307,13 +309,16 @@ class World:
             yield
 
 
+NOBODY = "nobody"
+
+
 @dataclass
 class Storm:
     """Until it is calm, frames are late: whole kinds of them, of one view, to some receivers.
 
-    Liars' frames travel as they like. ``hermit``: in the first view in which this voter precommits
-    it alone hears precommits, and from then on nobody hears it, so it may decide alone; ``outcast``
-    hears no prevotes until then, so it is not locked.
+    Liars' frames travel as they like. ``hermit``: it alone hears of decisions, and from the first
+    on nobody hears it, so that it and the leader (NOBODY: the leader alone) have decided what the
+    others do not know of; ``outcast`` hears of no certificates until then, so it is not locked.
     """
 
     seed: int
@@ -326,7 +331,7 @@ class Storm:
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
-        self._alone: int | None = None
+        self._alone = False
         self._late: dict[tuple[str, int, str], bool] = {}
 
     def on_send(self, now: float, sender: str, to: str, frame: Frame) -> Iterable[Delivery]:
@@ -336,13 +341,12 @@ class Storm:
 
     def _held(self, now: float, sender: str, to: str, frame: Frame) -> bool:
         (name, index), time = frame.label[-1], int(now / self.seconds)
-        if frame.kind == "Precommit" and sender == self.hermit and self._alone is None:
-            self._alone = index
-        if self.hermit and frame.kind == "Precommit" and self._alone in (None, index):
+        if self.hermit and frame.kind == "Decided":
+            self._alone = True
             return to != self.hermit
-        if self._alone is not None and sender == self.hermit:
+        if self._alone and sender == self.hermit:
             return True
-        if frame.kind == "Prevote" and to == self.outcast and self._alone in (None, index):
+        if frame.kind == "Locked" and to == self.outcast and not self._alone:
             return True
         key = frame.kind, index if name == VIEW[0] else time, to
         if key not in self._late:
@@ -381,19 +385,28 @@ class Plot:
                 if message.proof:
                     self.proofs.append((message.proof_view, message.value, message.proof))
             case Prevote():
-                self._saw(sender, view, Phase.PREVOTE, message)
-                self.leaders[view, message.what] = message.of_leader
+                self._saw(view, Phase.PREVOTE, message.what, {sender: message.signature})
             case Precommit():
-                self._saw(sender, view, Phase.PRECOMMIT, message)
+                self._saw(view, Phase.PRECOMMIT, message.what, {sender: message.signature})
+            case Locked():
+                votes = unpack(self.plan, message.proof) or {}
+                self._saw(view, Phase.PREVOTE, message.what, votes)
+                if message.what in self.values:
+                    self.proofs.append((view, self.values[message.what], message.proof))
+            case Decided():
+                votes = unpack(self.plan, message.proof) or {}
+                self._saw(message.view, Phase.PRECOMMIT, value_hash(message.value), votes)
             case Change():
-                view = message.view
+                view = 0 if sender in self.signs else message.view
+                if message.of_leader != UNSIGNED:
+                    self.leaders[message.seen_view, message.seen] = message.of_leader
                 if message.proof:
                     self.values[value_hash(message.value)] = message.value
                     self.proofs.append((message.proof_view, message.value, message.proof))
         self.view = max(self.view, view)
 
-    def _saw(self, sender: str, view: int, phase: Phase, message: Any) -> None:
-        self.seen.setdefault((view, phase, message.what), {})[sender] = message.signature
+    def _saw(self, view: int, phase: Phase, what: bytes, votes: Mapping[str, bytes]) -> None:
+        self.seen.setdefault((view, phase, what), {}).update(votes)
 
     def proof(self, view: int, phase: Phase, value: bytes) -> bytes | None:
         """A certificate with what was seen and what the liars add to it, if that is enough."""
@@ -418,14 +431,15 @@ class Liar:
         others = frozenset(plan_others(plot.plan, net.me))
         sizes = dims(plot.plan, -(-plot.plan.n // 8) + 1, -(-plot.plan.n // 8))
         inboxes = [
-            *(Inbox(VIEW, m.form(**sizes), others) for m in (Proposal, Prevote, Precommit)),
+            *(Inbox(VIEW, m.form(**sizes), others) for m in (Proposal, Prevote, Locked, Precommit)),
             *(Inbox(ASK, m.form(**sizes), others) for m in (Change, Have)),
             Inbox(DECIDED, Decided.form(**sizes), others),
             Inbox(ITEM, Item.form(), others),
         ]
         self.number = 0
-        self.proposed = -1
+        self.proposed, self.changed = -1, 0
         self.voted: set[tuple[int, bytes]] = set()
+        self.shown: set[tuple[int, Phase, bytes]] = set()
         while True:
             wait_s = plot.random.random() if self.budget else None
             got = await net.arrival(*inboxes, timeout_s=wait_s)
@@ -434,23 +448,60 @@ class Liar:
             if self.budget and self.proposed < plot.view and self._leads(net, plot.view):
                 self.proposed = plot.view
                 self._propose(net, plot.view)
+            elif self.budget and self._leads(net, plot.view) and self._show(net, plot.view):
+                pass
             elif self.budget and plot.random.random() < 0.1:
                 self._act(net)
+            if self.budget and self.changed < plot.view:
+                self._follow(net, plot.view)
             for view, what in [at for at in plot.leaders if at not in self.voted]:
                 self.voted.add((view, what))
                 if self.budget:
                     self._help(net, view, what)
 
     def _help(self, net: Net, view: int, what: bytes) -> None:
-        """Vote for a value where few see it: some are locked on it, one of them decides."""
+        """Vote for a value: its leader, some of whose frames are late, goes on with it."""
         plot = self.plot
         self.budget -= 1
         plot.last_s, plot.acts = net.now, plot.acts + 1
-        here, some = net.sub(VIEW[0], view), self._some(net)
+        here = net.sub(VIEW[0], view)
+        leader = {plot.plan.leader(plot.instance, view)} - {net.me}
         vote = plot.vote(net.me, view, Phase.PREVOTE, what)
-        here.broadcast(some, Prevote(what, plot.leaders[view, what], vote))
+        here.broadcast(sorted(leader | set(self._some(net))), Prevote(what, vote))
         vote = plot.vote(net.me, view, Phase.PRECOMMIT, what)
-        here.broadcast(self._some(net), Precommit(what, vote))
+        here.broadcast(sorted(leader | set(self._some(net))), Precommit(what, vote))
+
+    def _show(self, net: Net, view: int) -> bool:
+        """Show some what q would have, or have decided, once; or keep it for later."""
+        plot = self.plot
+        for phase in (Phase.PREVOTE, Phase.PRECOMMIT):
+            for what, value in list(plot.values.items()):
+                if (view, phase, what) in self.shown or (view, what) not in plot.leaders:
+                    continue
+                proof = plot.proof(view, phase, value)
+                if proof is None:
+                    continue
+                self.shown.add((view, phase, what))
+                plot.last_s = net.now
+                if phase == Phase.PREVOTE:
+                    plot.proofs.append((view, value, proof))
+                if plot.random.random() < 0.2:
+                    continue
+                some, here = self._some(net), net.sub(VIEW[0], view)
+                if phase == Phase.PREVOTE:
+                    here.broadcast(some, Locked(what, proof))
+                else:
+                    decided = Decided(view, value, proof, plot.leaders[view, what])
+                    net.sub(DECIDED[0]).broadcast(some, decided)
+                return True
+        return False
+
+    def _follow(self, net: Net, view: int) -> None:
+        """Come to a view with the honest, who are too few without those that have decided."""
+        self.changed, self.plot.last_s = view, net.now
+        if self.plot.random.random() < 0.7:
+            message = Change(view, False, b"", 0, b"", 0, bytes(32), UNSIGNED)
+            self._ask(net).broadcast(plan_others(self.plot.plan, net.me), message)
 
     def _leads(self, net: Net, view: int) -> bool:
         return self.plot.plan.leader(self.plot.instance, view) == net.me
@@ -460,8 +511,8 @@ class Liar:
         self.budget -= 1
         plot.last_s, plot.acts = net.now, plot.acts + 1
         view = max(0, plot.view + draw.choice([-1, 0, 0, 0, 1]))
-        votes, others = [self._prevote, self._precommit], [self._change, self._item, self._decided]
-        act = draw.choice([*votes, *votes, *others])
+        votes = [self._prevote, self._precommit, self._locked]
+        act = draw.choice([*votes, *votes, self._change, self._item, self._decided])
         act(net, view)
 
     def _some(self, net: Net) -> list[str]:
@@ -499,11 +550,20 @@ class Liar:
         return bits(set(range(n)) - set(out), n) + bytes([draw.randrange(200, 203)])
 
     def _prevote(self, net: Net, view: int) -> None:
-        for (at, what), of_leader in list(self.plot.leaders.items()):
+        for at, what in list(self.plot.leaders):
             if at == view and self.plot.random.random() < 0.7:
                 signature = self.plot.vote(net.me, view, Phase.PREVOTE, what)
-                message = Prevote(what, of_leader, signature)
-                net.sub(VIEW[0], view).broadcast(self._some(net), message)
+                net.sub(VIEW[0], view).broadcast(self._some(net), Prevote(what, signature))
+
+    def _locked(self, net: Net, view: int) -> None:
+        """A certificate of another view or value, or of too few, as if it were this view's."""
+        plot, draw = self.plot, self.plot.random
+        value = draw.choice([*plot.values.values(), self._value(plot.plan.n)])
+        known = plot.seen.get((view, Phase.PREVOTE, value_hash(value)), {})
+        proof = pack(plot.plan, dict.fromkeys(plot.plan.voters, UNSIGNED) | dict(known))
+        if plot.proofs and draw.random() < 0.5:
+            _, _, proof = draw.choice(plot.proofs)
+        net.sub(VIEW[0], view).broadcast(self._some(net), Locked(value_hash(value), proof))
 
     def _precommit(self, net: Net, view: int) -> None:
         for what in list(self.plot.values):
@@ -518,8 +578,12 @@ class Liar:
         if plot.proofs and draw.random() < 0.5:
             proof_view, value, proof = draw.choice(plot.proofs)
         view = draw.choice([view, view + 1, view + 2, view + 1000])
-        asks = draw.random() < 0.5
-        self._ask(net).broadcast(self._some(net), Change(view, asks, value, proof_view, proof))
+        asks, (seen_view, seen) = draw.random() < 0.5, (max(0, plot.view - 1), value_hash(value))
+        of_leader = plot.signs[net.me](seen)
+        if plot.leaders and draw.random() < 0.7:
+            (seen_view, seen), of_leader = draw.choice(list(plot.leaders.items()))
+        message = Change(view, asks, value, proof_view, proof, seen_view, seen, of_leader)
+        self._ask(net).broadcast(self._some(net), message)
 
     def _ask(self, net: Net) -> Net:
         self.number += 1
@@ -536,8 +600,10 @@ class Liar:
         for what, value in list(plot.values.items()):
             known = dict(plot.seen.get((view, Phase.PRECOMMIT, what), {}))
             known |= plot.seen.get((view, Phase.PREVOTE, what), {})
-            forged = dict.fromkeys(plot.plan.voters, bytes(SIGNATURE_BYTES)) | known
-            message = Decided(view, value, pack(plot.plan, forged))
+            forged = dict.fromkeys(plot.plan.voters, UNSIGNED) | known
+            proof = plot.proof(view, Phase.PRECOMMIT, value) or pack(plot.plan, forged)
+            of_leader = plot.leaders.get((view, what), UNSIGNED)
+            message = Decided(view, value, proof, plot.random.choice([of_leader, UNSIGNED]))
             net.sub(DECIDED[0]).broadcast(self._some(net), message)
 
 
@@ -632,10 +698,14 @@ class Puppets:
         self.at(leader, view, Proposal(value, *proof, signature))
 
     def prevote(self, names: Iterable[str], view: int, value: bytes) -> None:
-        of_leader = self.vote(self.leader(view), view, Phase.PROPOSE, value)
         for name in names:
             signature = self.vote(name, view, Phase.PREVOTE, value)
-            self.at(name, view, Prevote(value_hash(value), of_leader, signature))
+            self.at(name, view, Prevote(value_hash(value), signature))
+
+    def lock(self, view: int, value: bytes, proof: bytes | None = None) -> None:
+        """The leader shows a certificate."""
+        proof = self.proof(view, Phase.PREVOTE, value) if proof is None else proof
+        self.at(self.leader(view), view, Locked(value_hash(value), proof))
 
     def precommit(self, names: Iterable[str], view: int, value: bytes) -> None:
         for name in names:
@@ -650,14 +720,26 @@ class Puppets:
         *,
         asks: bool = False,
         number: int | None = None,
+        seen: tuple[int, bytes, bytes] = (0, bytes(32), UNSIGNED),
     ) -> None:
         for name in names:
             self.asks[name] = self.asks.get(name, 0) + 1 if number is None else number
             label = ((ASK[0], 1), (ASK[1], self.asks[name]))
-            self.gives(name, label, Change(view, asks, *lock))
+            self.gives(name, label, Change(view, asks, *lock, *seen))
+
+    def decided(self, view: int, value: bytes, sender: str | None = None, **wrong: Any) -> None:
+        """Somebody, or the leader, shows a decision, of which something may be wrong."""
+        made = {
+            "view": view,
+            "value": value,
+            "proof": self.proof(view, Phase.PRECOMMIT, value),
+            "of_leader": self.vote(self.leader(view), view, Phase.PROPOSE, value),
+        }
+        message = Decided(**(made | wrong))
+        self.gives(self.leader(view) if sender is None else sender, ((DECIDED[0], 0),), message)
 
     def locked(self, value: bytes, view: int = 0) -> None:
-        """Have the voter locked on a value in a view, and go on to the next."""
+        """Have the voter, who does not lead, locked in a view, and go on to the next."""
         self.propose(view, value)
-        self.prevote(self.others(), view, value)
+        self.lock(view, value)
         self.change(self.others(), view + 1)

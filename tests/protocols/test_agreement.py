@@ -13,18 +13,19 @@ from hypothesis import strategies as st
 
 from ostraka.crypto.transcript import digest
 from ostraka.drivers.sim import Crash, Delivery
-from ostraka.net import Abort, Malformed, Net
+from ostraka.net import Abort, Inbox, Malformed, Net
 from ostraka.protocols import tally as tally_module
 from ostraka.protocols.ballots import (
     ASK,
     DECIDED,
+    UNSIGNED,
     VIEW,
     VOID,
     Change,
     Decided,
     Decision,
     Have,
-
+    Locked,
     Precommit,
     Prevote,
     Proposal,
@@ -45,11 +46,11 @@ from ostraka.protocols.votes import (
     unpack,
     value_hash,
 )
-from ostraka.wire import Bad
 from tests.protocols.agreement_world import (
     INSTANCE,
     ITEM,
     LATENCY_S,
+    NOBODY,
     SESSION,
     Item,
     Items,
@@ -193,7 +194,10 @@ def test_unpacking_is_total(packed: bytes) -> None:
 
 
 @settings(max_examples=50)
-@given(st.binary(max_size=120), st.sampled_from([Proposal, Change, Have, Decided, Stored, Prevote]))
+@given(
+    st.binary(max_size=120),
+    st.sampled_from([Proposal, Change, Have, Decided, Stored, Prevote, Locked]),
+)
 def test_decoding_is_total_and_canonical(body: bytes, cls: Any) -> None:
     message = cls.form(**dims(PLAN4, 8, 8)).decode(body)
     assert isinstance(message, Malformed) or message.encode() == body
@@ -205,8 +209,7 @@ def test_bytes_that_are_too_many_or_too_few_are_malformed() -> None:
     assert isinstance(form.decode(Have(bytes(9)).encode()), Malformed)
     assert isinstance(form.decode(Have(bytes(8)).encode()[:-1]), Malformed)
     assert isinstance(form.decode(b"\x01"), Malformed)
-    with pytest.raises(Bad):
-        Octets("have").read(b"\x02\x00\x00\x00x", 0, {"have": 8})
+    assert isinstance(form.decode(b"\x02\x00\x00\x00x"), Malformed)
     assert isinstance(form.decode(b"\xff\xff\xff\xff"), Malformed)
 
 
@@ -275,8 +278,10 @@ def test_a_tally_keeps_no_junk_and_knows_who_signed_twice() -> None:
     kept = []
     for value in values:
         signature = signatures(PLAN4, ["p01"], slot, value)["p01"]
-        kept.append(tally.add(0, Phase.PREVOTE, "p01", value_hash(value), signature))
-    assert kept == [True, True, False, False]
+        assert tally.add(0, Phase.PREVOTE, "p01", value_hash(value), signature) == signature
+        kept.append(tally.count(0, Phase.PREVOTE, value_hash(value)))
+    assert kept == [1, 1, 0, 0]
+    assert tally.add(0, Phase.PREVOTE, "p01", value_hash(values[3]), bytes(64)) is None
     assert tally.evidence["p01"].convinces(PLAN4)
     assert not tally.add(0, Phase.PREVOTE, "p02", value_hash(values[0]), bytes(64))
     false = signatures(PLAN4, ["p00", "p01", "p02"], slot, ALL4) | {"p02": bytes(64)}
@@ -288,23 +293,154 @@ def test_a_tally_keeps_no_junk_and_knows_who_signed_twice() -> None:
 # --- one voter ------------------------------------------------------------------------------------
 
 
-def test_a_voter_stores_then_signs_then_speaks_and_decides_with_a_quorum() -> None:
+def test_a_voter_stores_then_signs_then_speaks_to_the_leader_alone() -> None:
     one = Puppets(follower(), PLAN4)
-    a, b, _ = one.others()
     one.propose(0, ALL4)
     assert one.order == ["store 0 1", "sign"]
-    one.prevote([a], 0, ALL4)
     assert not one.said(Precommit)
-    one.prevote([b], 0, ALL4)
+    one.lock(0, ALL4)
     assert one.order == ["store 0 1", "sign", "store 0 2", "sign"]
-    assert len(one.said(Precommit)) == 1
+    assert [(name, frame.kind) for name, frame in one.sent] == [
+        (one.leader(0), "Prevote"),
+        (one.leader(0), "Precommit"),
+    ]
+    assert one.decision is None
+    one.decided(0, ALL4)
+    assert one.decision is not None
+    assert one.decision.value == ALL4
+    assert one.decision.holds(PLAN4)
+    assert not one.decision.evidence
+    assert len(one.sent) == 2
+
+
+def test_a_leader_shows_all_what_q_would_have_and_what_q_are_locked_on() -> None:
+    one = Puppets(named(0), PLAN4)
+    a, b, _ = one.others()
+    assert one.order == ["store 0 0", "sign", "store 0 1", "sign"]
+    one.prevote([a], 0, ALL4)
+    assert not one.said(Locked)
+    one.prevote([b], 0, ALL4)
+    assert one.order[4:] == ["store 0 2", "sign"]
+    [(_, message)] = one.said(Locked)
+    votes = unpack(PLAN4, message.proof)
+    assert votes is not None
+    assert Certificate(Slot(INSTANCE, 0, Phase.PREVOTE), message.what, votes).holds(PLAN4)
     one.precommit([a], 0, ALL4)
     assert one.decision is None
     one.precommit([b], 0, ALL4)
     assert one.decision is not None
     assert one.decision.value == ALL4
-    assert one.decision.holds(PLAN4)
-    assert not one.decision.evidence
+    [(_, shown)] = one.said(Decided)
+    assert Decision.of(PLAN4, INSTANCE, shown) is not None
+    sent = sorted((frame.kind, name) for name, frame in one.sent)
+    kinds = ("Decided", "Locked", "Proposal")
+    assert sent == [(kind, name) for kind in kinds for name in sorted(one.others())]
+
+
+def test_votes_that_come_to_another_than_the_leader_cost_and_count_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = Puppets(follower(), PLAN4)
+    one.propose(0, ALL4)
+    counted = Counted(monkeypatch)
+    one.prevote(one.others(), 0, ALL4)
+    one.precommit(one.others(), 0, ALL4)
+    assert counted.count == 0
+    assert not one.said(Precommit)
+    assert one.decision is None
+    two = Puppets(named(0), PLAN4)
+    counted.count = 0
+    two.prevote(two.others(), 0, SOME4)  # it has not proposed this
+    two.precommit(two.others(), 0, SOME4)
+    for phase in (Prevote, Precommit):  # nor leads the view of these
+        two.at(two.others()[0], 1, phase(value_hash(ALL4), bytes(64)))
+    assert counted.count == 0
+    assert not two.said(Locked)
+
+
+def test_a_leader_verifies_no_more_votes_than_a_certificate_holds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counted = Counted(monkeypatch)
+    one = Puppets(named(0), PLAN4)
+    one.prevote(one.others(), 0, ALL4)
+    assert counted.count == PLAN4.quorum - 1
+    one.at(one.others()[0], 0, Precommit(value_hash(ALL4), bytes(64)))
+    one.precommit(one.others(), 0, ALL4)  # the first message of a slot counts
+    assert counted.count == 2 * (PLAN4.quorum - 1) + 1
+    assert one.decision is not None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"phase": Phase.PRECOMMIT},
+        {"view": 1},
+        {"round": 8},
+        {"attempt": 0},
+        {"name": "dealers"},
+        {"session": digest("another session")},
+        {"value": SOME4},
+        {"names": ["p00", "p01"]},
+    ],
+)
+def test_a_leader_that_shows_what_is_no_certificate_locks_nobody(wrong: dict[str, Any]) -> None:
+    one = Puppets(follower(), PLAN4)
+    one.propose(0, ALL4)
+    made: dict[str, Any] = {"view": 0, "phase": Phase.PREVOTE, "value": ALL4} | wrong
+    one.lock(0, ALL4, one.proof(**made))
+    assert not one.said(Precommit)
+    assert one.stored[-1].phase == Phase.PREVOTE
+
+
+def test_a_forged_certificate_and_another_senders_lock_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = Puppets(follower(), PLAN4)
+    one.propose(0, ALL4)
+    counted = Counted(monkeypatch)
+    for name in one.others():
+        if name != one.leader(0):
+            proof = one.proof(0, Phase.PREVOTE, ALL4)
+            one.at(name, 0, Locked(value_hash(ALL4), proof))
+    assert counted.count == 0
+    one.lock(0, ALL4, pack(PLAN4, dict.fromkeys(PLAN4.voters, bytes(64))))
+    assert counted.count == 1
+    assert not one.said(Precommit)
+    one.lock(0, ALL4)  # the first message of a slot counts
+    assert not one.said(Precommit)
+
+
+def test_a_certificate_of_a_value_that_was_not_shown_locks_nobody() -> None:
+    one = Puppets(follower(), PLAN4)
+    one.lock(0, ALL4)
+    assert not one.stored
+    one.propose(0, ALL4)  # what overtook its proposal is not lost
+    assert [stored.phase for stored in one.stored] == [Phase.PREVOTE, Phase.PRECOMMIT]
+    two = Puppets(follower(), PLAN4)
+    two.propose(0, ALL4)
+    two.lock(0, SOME4)
+    assert not two.said(Precommit)
+
+
+def test_a_certificate_that_comes_a_view_early_is_kept() -> None:
+    one = Puppets(follower(), PLAN4)
+    one.propose(1, ALL4)
+    one.lock(1, ALL4)
+    assert not one.stored
+    one.change(one.others(), 1)
+    assert [(stored.view, stored.phase) for stored in one.stored] == [
+        (1, Phase.PREVOTE),
+        (1, Phase.PRECOMMIT),
+    ]
+
+
+def test_who_has_not_prevoted_is_locked_by_a_certificate_too() -> None:
+    one = Puppets(follower(), PLAN4, Items(PLAN4, range(3)))
+    one.propose(0, ALL4)
+    one.lock(0, ALL4)
+    assert not one.said(Prevote)
+    assert one.said(Precommit)
 
 
 def test_votes_of_other_slots_sessions_and_signers_count_for_nothing() -> None:
@@ -317,25 +453,22 @@ def test_votes_of_other_slots_sessions_and_signers_count_for_nothing() -> None:
         {"phase": Phase.PRECOMMIT},
         {"signer": None},
     ):
-        one = Puppets(follower(), PLAN4)
-        one.propose(0, ALL4)
-        of_leader = one.vote(one.leader(0), 0, Phase.PROPOSE, ALL4)
+        one = Puppets(named(0), PLAN4)
         for name in one.others():
             given: dict[str, Any] = {"view": 0, "phase": Phase.PREVOTE, "value": ALL4} | slot
             signer = given.pop("signer", name) or one.me
             signature = one.vote(signer, **given)
-            one.at(name, 0, Prevote(value_hash(ALL4), of_leader, signature))
-        assert not one.said(Precommit), slot
+            one.at(name, 0, Prevote(value_hash(ALL4), signature))
+        assert not one.said(Locked), slot
         one.prevote(one.others(), 0, ALL4)  # the first message of a slot counts
-        assert not one.said(Precommit), slot
+        assert not one.said(Locked), slot
 
 
 def test_precommits_without_prevotes_decide_nothing_with_t_voters() -> None:
-    one = Puppets(follower(), PLAN4)
-    one.propose(0, ALL4)
+    one = Puppets(named(0), PLAN4)
     one.precommit(one.others()[: PLAN4.quorum - 1], 0, ALL4)
     assert one.decision is None
-    assert not one.said(Precommit)
+    assert not one.said(Locked)
 
 
 def test_a_proposal_of_another_than_the_leader_or_unsigned_is_none() -> None:
@@ -347,22 +480,76 @@ def test_a_proposal_of_another_than_the_leader_or_unsigned_is_none() -> None:
     assert not one.said(Prevote)
 
 
-def test_a_prevote_counts_with_its_leaders_signature_only() -> None:
+def seen(one: Puppets, view: int, value: bytes) -> tuple[int, bytes, bytes]:
+    return view, value_hash(value), one.vote(one.leader(view), view, Phase.PROPOSE, value)
+
+
+def test_who_leaves_a_view_tells_all_what_its_leader_has_shown_there() -> None:
+    one = Puppets(follower(), PLAN4, Items(PLAN4, range(2)))
+    one.propose(0, ALL4)
+    one.propose(1, SOME4)  # not entered yet
+    assert not one.said(Prevote)
+    one.waits(PLAN4.view_s)
+    for name in one.others():
+        [(_, message)] = one.said(Change, name)
+        assert (message.seen_view, message.seen, message.of_leader) == seen(one, 0, ALL4)
+
+
+def test_a_leader_that_has_shown_two_voters_two_values_is_convicted() -> None:
     one = Puppets(follower(), PLAN4)
     one.propose(0, ALL4)
-    for name in one.others():
-        signature = one.vote(name, 0, Phase.PREVOTE, ALL4)
-        one.at(name, 0, Prevote(value_hash(ALL4), bytes(64), signature))
-    assert len(one.said(Precommit)) == 1  # the leader's signature of this value is known
-    two = Puppets(follower(), PLAN4)
-    two.propose(0, ALL4)
-    of_leader = two.vote(two.leader(0), 0, Phase.PROPOSE, SOME4)
-    name = two.others()[0]
-    two.at(name, 0, Prevote(value_hash(SOME4), of_leader, two.vote(name, 0, Phase.PREVOTE, SOME4)))
-    two.precommit(two.others(), 0, ALL4)
-    assert two.decision is not None
-    assert two.decision.evidence[two.leader(0)].convinces(PLAN4)
-    assert set(two.decision.evidence) == {two.leader(0)}
+    one.change(one.others()[:1], 0, seen=seen(one, 0, SOME4))
+    one.decided(0, ALL4)
+    assert one.decision is not None
+    assert one.decision.evidence[one.leader(0)].convinces(PLAN4)
+    assert set(one.decision.evidence) == {one.leader(0)}
+
+
+def test_a_leader_that_has_shown_another_value_than_was_decided_is_convicted() -> None:
+    one = Puppets(follower(), PLAN4)
+    one.propose(0, SOME4)
+    one.decided(0, ALL4)
+    assert one.decision is not None
+    assert one.decision.value == ALL4
+    assert one.decision.evidence[one.leader(0)].convinces(PLAN4)
+
+
+def test_what_was_shown_is_verified_where_it_convicts_and_once_from_a_liar(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = Puppets(follower(), PLAN4)
+    one.propose(0, ALL4)
+    counted = Counted(monkeypatch)
+    a, b, c = one.others()
+    one.change([a, b, c], 0)  # nothing was shown to them
+    one.change([a, b, c], 0, seen=seen(one, 0, ALL4))
+    one.change([a, b, c], 0, seen=seen(one, 3, SOME4))  # nothing is known of this one
+    one.change([a], 0, seen=(1 << 63, bytes(32), bytes([1]) * 64))
+    assert counted.count == 0
+    for _ in range(5):
+        one.change([a, b], 0, seen=(0, value_hash(SOME4), bytes([1]) * 64))
+    assert counted.count == 2
+    one.change([a], 0, seen=seen(one, 0, SOME4))
+    assert counted.count == 2
+    for _ in range(5):
+        one.change([c], 0, seen=seen(one, 0, SOME4))
+    one.change([b, c], 0, seen=seen(one, 0, bits([0, 1, 3], 4)))  # it is convicted already
+    assert counted.count == 3
+    one.decided(0, ALL4)
+    assert one.decision is not None
+    assert set(one.decision.evidence) == {one.leader(0)}
+
+
+def test_nobody_is_convicted_by_what_it_has_not_signed() -> None:
+    me = named(0)
+    one = Puppets(me, PLAN4)
+    name = one.others()[0]
+    for forged in (bytes([1]) * 64, one.vote(name, 0, Phase.PROPOSE, SOME4)):
+        one.change(one.others(), 0, seen=(0, value_hash(SOME4), forged))
+    one.prevote(one.others(), 0, ALL4)
+    one.precommit(one.others(), 0, ALL4)
+    assert one.decision is not None
+    assert not one.decision.evidence
 
 
 def locked_in_view_1(**given: Any) -> Puppets:
@@ -392,7 +579,7 @@ def test_a_certificate_moves_who_is_locked_unless_it_is_older() -> None:
     one = Puppets(idle((0, 1, 3, 4), plan), plan)
     one.locked(first)
     one.propose(1, first)
-    one.prevote(one.others(), 1, first)  # locked in view 1 now
+    one.lock(1, first)  # locked in view 1 now
     one.change(one.others(), 3)
     one.propose(3, second, (0, one.proof(0, Phase.PREVOTE, second)))
     assert [view for view, _ in one.said(Prevote)] == [0, 1]
@@ -458,11 +645,16 @@ def test_who_has_said_that_a_view_is_over_votes_no_more_in_it() -> None:
     one.waits(PLAN4.view_s)
     assert [message.view for _, message in one.said(Change)] == [1]
     one.propose(0, ALL4)
-    one.prevote(one.others(), 0, ALL4)
-    assert not one.said(Prevote)
-    assert not one.said(Precommit)
-    one.precommit(one.others(), 0, ALL4)  # but a decision is a decision
+    one.lock(0, ALL4)
+    assert not one.stored
+    one.decided(0, ALL4)  # but a decision is a decision
     assert one.decision is not None
+    two = Puppets(named(0), PLAN4)
+    two.waits(PLAN4.view_s)
+    two.prevote(two.others(), 0, ALL4)
+    assert not two.said(Locked)
+    two.precommit(two.others(), 0, ALL4)
+    assert two.decision is not None
 
 
 def test_t_voters_move_nobody_t_plus_1_do_and_a_view_begins_with_q() -> None:
@@ -590,7 +782,7 @@ def test_a_leader_asks_all_for_what_it_lacks_before_it_proposes_again() -> None:
 def test_who_asks_is_answered_and_not_too_often() -> None:
     one = Puppets(follower(), PLAN4)
     one.propose(0, ALL4)
-    asker = one.others()[0]
+    asker = one.leader(0)
     one.change([asker], 0)
     assert len([n for n, f in one.sent if f.kind == "Prevote" and n == asker]) == 1
     one.change([asker], 0, asks=True)
@@ -606,6 +798,19 @@ def test_who_asks_is_answered_and_not_too_often() -> None:
     assert one.subject.gave == before + 2
 
 
+def test_who_asks_hears_again_what_was_for_it() -> None:
+    one = Puppets(follower(), PLAN4)
+    one.propose(0, ALL4)
+    other = next(name for name in one.others() if name != one.leader(0))
+    one.change([other], 0, asks=True)
+    assert [name for name, _ in one.sent] == [one.leader(0)]  # its vote is for the leader
+    two = Puppets(named(0), PLAN4)
+    two.prevote(two.others(), 0, ALL4)
+    two.sent.clear()
+    two.change([other], 0, asks=True)
+    assert [(n, f.kind) for n, f in two.sent] == [(other, "Proposal"), (other, "Locked")]
+
+
 def test_who_asks_hears_where_the_others_are() -> None:
     one = Puppets(follower(5), PLAN4)
     one.change(one.others()[:2], 5)
@@ -618,7 +823,7 @@ def test_who_asks_hears_where_the_others_are() -> None:
 def test_who_has_decided_shows_it_not_too_often_and_keeps_no_late_votes() -> None:
     one = Puppets(follower(), PLAN4)
     one.propose(0, ALL4)
-    one.precommit(one.others(), 0, ALL4)
+    one.decided(0, ALL4)
     assert one.decision is not None
     asker = one.others()[0]
     for number in range(20):
@@ -639,14 +844,59 @@ def test_who_has_decided_shows_it_not_too_often_and_keeps_no_late_votes() -> Non
 
 
 def test_a_decision_is_taken_from_anybody_if_it_proves_itself() -> None:
-    for view, phase, ok in ((9, Phase.PRECOMMIT, True), (9, Phase.PREVOTE, False)):
+    for phase, ok in ((Phase.PRECOMMIT, True), (Phase.PREVOTE, False)):
         one = Puppets(follower(), PLAN4)
+        a, b, _ = one.others()
         proof = one.proof(9, phase, SOME4)
-        one.gives(one.others()[0], ((DECIDED[0], 0),), Decided(view, ALL4, proof))
+        one.decided(9, ALL4, a, proof=proof)
         assert one.decision is None
-        one.gives(one.others()[1], ((DECIDED[0], 0),), Decided(view, SOME4, proof))
+        one.decided(9, SOME4, b, proof=proof)
         assert (one.decision is not None) is ok
         assert one.decision is None or one.decision.holds(PLAN4)
+
+
+def test_a_decision_comes_with_the_proposals_signature_and_goes_on_with_it() -> None:
+    one = Puppets(follower(), PLAN4)
+    a, b, c = one.others()
+    other = one.vote(a, 9, Phase.PROPOSE, ALL4)
+    for sender, wrong in ((a, bytes(64)), (b, other)):
+        one.decided(9, ALL4, sender, of_leader=wrong)
+        assert one.decision is None
+    one.decided(9, ALL4, c)
+    one.change([a], 1)
+    [(_, message)] = one.said(Decided)
+    assert message.of_leader == one.vote(one.leader(9), 9, Phase.PROPOSE, ALL4)
+    two = Puppets(follower(), PLAN4)  # who knows it goes on with that one
+    two.propose(0, ALL4)
+    two.decided(0, ALL4, of_leader=bytes(64))
+    two.change([a], 1)
+    [(_, message)] = two.said(Decided)
+    assert message.of_leader == two.vote(two.leader(0), 0, Phase.PROPOSE, ALL4)
+
+
+def test_nobody_but_a_leader_shows_a_decision_unasked() -> None:
+    one = Puppets(follower(), PLAN4)
+    one.decided(0, ALL4, of_leader=bytes(64))
+    one.propose(0, ALL4)
+    assert not one.said(Decided)
+    assert one.decision is None
+    one.decided(0, ALL4, one.others()[-1])
+    assert one.decision is not None
+    assert not one.said(Decided)
+
+
+def test_a_leader_with_three_values_delays_no_decision() -> None:
+    """Two are known, and no third is kept; what q have precommitted is decided all the same."""
+    one = Puppets(follower(), PLAN4)
+    a, b, _ = one.others()
+    third = bits([0, 1, 3], 4)
+    one.propose(0, ALL4)
+    one.change([a], 0, seen=seen(one, 0, SOME4))
+    one.decided(0, third, b)
+    assert one.decision is not None
+    assert one.decision.value == third
+    assert one.decision.evidence[one.leader(0)].convinces(PLAN4)
+    assert one.decision.of_leader == one.vote(one.leader(0), 0, Phase.PROPOSE, third)
 
 
 def test_a_void_is_voted_for_after_its_deadline_where_it_is_allowed() -> None:
@@ -683,7 +933,7 @@ def test_views_far_ahead_and_long_values_take_no_memory() -> None:
     liar = one.others()[0]
     for view in range(2, 3000):
         one.at(liar, view, Precommit(bytes(32), bytes(64)))
-        one.gives(liar, ((DECIDED[0], view),), Decided(0, ALL4, b""))
+        one.gives(liar, ((DECIDED[0], view),), Decided(0, ALL4, b"", UNSIGNED))
     one.at(one.leader(0), 0, Proposal(bytes(2), 0, b"", bytes(64)))
     assert {"malformed"} <= {event["event"] for event in one.events}
     mail = one.party._mail
@@ -700,9 +950,9 @@ def test_views_that_are_long_over_take_no_memory(monkeypatch: pytest.MonkeyPatch
         one.change(one.others(), view)
         if one.leader(view) != one.me:
             one.propose(view, bits(range(7), 7))
-            one.prevote(one.others()[:2], view, bits(range(7), 7))
+            one.lock(view, bits(range(7), 7))
     assert len(one.said(Prevote)) > 30
-    assert len(voters[-1].tally._of) <= 2 * (KEPT_VIEWS + 1)
+    assert len(voters[-1].tally._of) <= 3 * (KEPT_VIEWS + 1)
     assert len(voters[-1].proposals) <= 1
 
 
@@ -717,7 +967,7 @@ def test_a_restarted_voter_says_the_same_again_and_nothing_else() -> None:
     assert again.order == ["sign"]
     again.propose(0, SOME4)
     assert again.said(Prevote) == one.said(Prevote)
-    again.prevote(again.others(), 0, SOME4)
+    again.lock(0, SOME4)
     assert not again.said(Precommit)
     assert [message.asks for _, message in again.said(Change)] == [True]
     labels = {frame.label for _, frame in again.sent if frame.kind == "Change"}
@@ -736,10 +986,30 @@ def test_a_restarted_voter_is_locked_as_before() -> None:
     assert message.value == ALL4
 
 
+def test_a_restarted_voter_knows_what_its_leader_has_shown() -> None:
+    one = Puppets(follower(), PLAN4)
+    one.propose(0, ALL4)
+    again = Puppets(one.me, PLAN4, restored=one.stored, life=2)
+    again.change(again.others()[:1], 0, seen=seen(again, 0, SOME4))
+    again.decided(0, ALL4)
+    assert again.decision is not None
+    assert again.decision.evidence[again.leader(0)].convinces(PLAN4)
+    again = Puppets(one.me, PLAN4, restored=one.stored, life=2)
+    again.waits(PLAN4.view_s)
+    [message] = [m for _, m in again.said(Change) if m.view == 1]
+    assert (message.seen_view, message.seen, message.of_leader) == seen(one, 0, ALL4)
+
+
 def test_a_restarted_leader_proposes_the_same_again() -> None:
     one = Puppets(named(0), PLAN4)
     again = Puppets(named(0), PLAN4, Items(PLAN4, range(3)), restored=one.stored[:1], life=2)
     assert again.said(Proposal) == one.said(Proposal)
+    one.prevote(one.others(), 0, ALL4)
+    again = Puppets(named(0), PLAN4, restored=one.stored, life=2)
+    assert again.said(Proposal) == one.said(Proposal)
+    assert again.said(Locked) == one.said(Locked)
+    again.precommit(again.others()[:2], 0, ALL4)
+    assert again.decision is not None
 
 
 def test_what_was_stored_must_prove_its_lock() -> None:
@@ -800,7 +1070,8 @@ def test_undisturbed_all_decide_in_the_first_view(n: int, monkeypatch: pytest.Mo
     world = World(make_plan(n)).run()
     assert world.values() == {bits(range(n), n)}
     assert set(world.decided_views()) == {0}
-    assert counted.count <= n * (2 * (world.plan.quorum - 1) + 1)
+    assert counted.count <= n * (2 * world.plan.quorum + 1)
+    assert world.simulation.frames == 5 * (n - 1)
     assert world.last_view() == 0
     for decision in world.decisions.values():
         assert decision.holds(world.plan)
@@ -909,30 +1180,49 @@ def test_items_are_asked_for_until_they_come() -> None:
 
 
 class Splitter:
-    """A leader that signs two values and shows each to a part; its votes are for both."""
+    """A leader that signs two values, shows each to a part and goes on with what q would have.
 
-    def __init__(self, plan: Plan, parts: dict[bytes, list[str]]) -> None:
-        self.plan, self.parts = plan, parts
+    It ends after ``steps``: 0 with the proposals, 1 shows certificates, 2 decisions to some, 3 to
+    all.
+    """
+
+    def __init__(self, plan: Plan, parts: dict[bytes, list[str]], steps: int) -> None:
+        self.plan, self.parts, self.steps = plan, parts, steps
 
     async def __call__(self, net: Net) -> None:
-        sign = pair(net.me)[0]
-        for value, part in self.parts.items():
-            what = value_hash(value)
-            votes = [sign(stated(SESSION, Slot(INSTANCE, 0, phase), what)) for phase in list(Phase)]
-            here = net.sub(VIEW[0], 0)
-            here.broadcast(part, Proposal(value, 0, b"", votes[0]))
-            here.broadcast(part, Prevote(what, votes[0], votes[1]))
-            here.broadcast(part, Precommit(what, votes[2]))
-        await silent(net)
+        others = plan_others(self.plan, net.me)
+        sign, votes = pair(net.me)[0], dict[tuple[Phase, bytes], dict[str, bytes]]()
+        here, values = net.sub(VIEW[0], 0), {value_hash(value): value for value in self.parts}
+        for what, value in values.items():
+            for phase in Phase:
+                signature = sign(stated(SESSION, Slot(INSTANCE, 0, phase), what))
+                votes[phase, what] = {net.me: signature}
+            of_leader = votes[Phase.PROPOSE, what][net.me]
+            here.broadcast(self.parts[value], Proposal(value, 0, b"", of_leader))
+        inboxes = [Inbox(VIEW, m.form(), frozenset(others)) for m in (Prevote, Precommit)]
+        while True:
+            got = await net.arrival(*inboxes)
+            assert got is not None
+            phase, what = Phase(got.place + 1), got.message.what
+            votes[phase, what][got.sender] = got.message.signature
+            if len(votes[phase, what]) != self.plan.quorum or got.place >= self.steps:
+                continue
+            proof, part = pack(self.plan, votes[phase, what]), self.parts[values[what]]
+            if phase == Phase.PREVOTE:
+                here.broadcast(part, Locked(what, proof))
+                continue
+            decided = Decided(0, values[what], proof, votes[Phase.PROPOSE, what][net.me])
+            net.sub(DECIDED[0]).broadcast(part[:1] if self.steps == 2 else others, decided)
 
 
+@pytest.mark.parametrize("steps", range(4))
 @pytest.mark.parametrize("cut", [0, 1, 2, 3])
-def test_a_leader_that_splits_decides_nothing_twice_and_is_convicted(cut: int) -> None:
+def test_a_leader_that_splits_decides_nothing_twice_and_is_convicted(cut: int, steps: int) -> None:
     leader = named(0)
     others = plan_others(PLAN4, leader)
     parts = {ALL4: others[:cut], SOME4: others[cut:]}
     held = dict.fromkeys(others, range(3))
-    world = World(PLAN4, held=held, programs={leader: Splitter(PLAN4, parts)})
+    world = World(PLAN4, held=held, programs={leader: Splitter(PLAN4, parts, steps)})
     world.subject = lambda name: Items(PLAN4, range(4) if name in parts[ALL4] else range(3))
     world.run()
     assert len(world.values()) == 1
@@ -944,7 +1234,7 @@ def test_a_leader_that_splits_decides_nothing_twice_and_is_convicted(cut: int) -
 
 
 class Withholder:
-    """The liar of the known trap: its item goes to some, its prevote locks one of them.
+    """The liar of the known trap: its item goes to some, its certificate locks one of them.
 
     It leads view 0: the value with the item of its own, shown to all; the others lack the item.
     """
@@ -958,9 +1248,11 @@ class Withholder:
         proposal, prevote, _ = (
             sign(stated(SESSION, Slot(INSTANCE, 0, phase), what)) for phase in list(Phase)
         )
-        here = net.sub(VIEW[0], 0)
-        here.broadcast(plan_others(self.plan, net.me), Proposal(value, 0, b"", proposal))
-        here.send(self.locked, Prevote(what, proposal, prevote))
+        others, here = plan_others(self.plan, net.me), net.sub(VIEW[0], 0)
+        here.broadcast(others, Proposal(value, 0, b"", proposal))
+        got = await here.quorum(Prevote.form(), others, self.plan.quorum - 1)
+        votes = {name: message.signature for name, message in got.messages.items()}
+        here.send(self.locked, Locked(what, pack(self.plan, votes | {net.me: prevote})))
         await silent(net)
 
 
@@ -1038,7 +1330,13 @@ def schedule(seed: int, n: int, *, quick: bool = True) -> World:
     draw, plan = random.Random(seed), make_plan(n)
     names = list(plan.voters)
     liars = draw.sample(names, plan.t)
+    dark = draw.choice(["", NOBODY, "one"])
+    second = plan.leader(INSTANCE, 1)
+    if dark == NOBODY and second not in liars:  # who leads after one has decided alone
+        liars[0] = second
     honest = [name for name in names if name not in liars]
+    first, outcast = draw.sample(honest, 2)
+    hermit = first if dark == "one" else dark
     signs = {name: quick_sign(name) if quick else pair(name)[0] for name in liars}
     plot = Plot(plan, INSTANCE, signs, seed)
     withheld = {names.index(name) for name in liars if draw.random() < 0.7}
@@ -1057,7 +1355,8 @@ def schedule(seed: int, n: int, *, quick: bool = True) -> World:
             draw.choice([0.0, 0.1, 0.3, 0.5]),
             frozenset(liars),
             plan.view_s,
-            *draw.choice([("", ""), (honest[0], honest[1])]),
+            hermit,
+            outcast if dark else "",
         ),
         kills={name: [draw.uniform(0.0, 9.0) for _ in range(2)] for name in dying[:1]},
         crashes=[Crash(name, at_s, at_s + draw.uniform(0.0, 6.0)) for name in dying[1:]],

@@ -3,10 +3,12 @@
 Source: Tendermint (Buchman, Kwon and Milosevic 2018, arXiv 1807.04938): proposal, prevote,
 precommit, locks, leaders in turn. View changes are PBFT's (Castro and Liskov 1999): a voter
 that has waited long enough says so, and a view begins with q who do, so that no clock runs ahead.
+Votes go to the leader alone, who shows all what q of them prove (HotStuff, Yin et al. 2019).
 Parties: N voters, N >= 3 t + 2 dropouts + 1, up to t Byzantine, up to ``dropouts`` more away;
 partially synchronous links. q = floor((N + t) / 2) + 1. Guarantee: never two values; a
 decision within t + 2 views after the last fault; q precommits prove it to anybody. Revealed:
-values and votes, to all. Undisturbed 2 N (N - 1) votes of up to 160 bytes; each voter verifies 2 q.
+values and votes, to all. Undisturbed 5 (N - 1) frames: from the leader to each its value and two
+certificates of 64 q bytes, from each two votes of 96; each verifies 2 q + 1 signatures.
 docs/protocols/agreement.md has the arguments, each with the check and the test that stands for it.
 
 A value without a certificate is tested by the subject. One with q prevotes of an earlier view, not

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Any, Protocol
 
+from ostraka.crypto.sign import SIGNATURE_BYTES
 from ostraka.net import Arrival, Inbox, Net
 from ostraka.protocols.consistent_broadcast import Digest, Signature
 from ostraka.protocols.votes import (
@@ -35,6 +36,8 @@ VOID = b""
 Value = Annotated[bytes, Octets("value")]
 Proof = Annotated[bytes, Octets("proof")]
 """Packed signatures of a quorum, or nothing."""
+UNSIGNED = bytes(SIGNATURE_BYTES)
+"""Stands where a signature would, if there were one."""
 
 
 @dataclass(frozen=True)
@@ -49,16 +52,23 @@ class Proposal(Message):
 
 @dataclass(frozen=True)
 class Prevote(Message):
-    """A voter to all: I would have this value, which the leader has signed for this view."""
+    """A voter to the leader of the view: I would have this value, which you have signed for it."""
 
     what: Digest
-    of_leader: Signature
     signature: Signature
 
 
 @dataclass(frozen=True)
+class Locked(Message):
+    """The leader to all: these q voters would have this value; I hold it and am locked on it."""
+
+    what: Digest
+    proof: Proof
+
+
+@dataclass(frozen=True)
 class Precommit(Message):
-    """A voter to all: q voters would have this value; I hold it and am locked on it."""
+    """A voter to the leader: I have seen that q would have this value, and am locked on it."""
 
     what: Digest
     signature: Signature
@@ -69,7 +79,9 @@ class Change(Message):
     """A voter to all: I vote no more before this view. To its leader also the lock, if any.
 
     Whoever has decided shows the decision in answer; to one who ``asks`` the others say again what
-    they have said. Nobody passes it on, so it is not signed: the lock proves itself.
+    they have said. Nobody passes it on, so it is not signed: the lock proves itself. ``seen``: the
+    last value that a leader has shown this voter, in ``seen_view``, with ``of_leader``, that
+    leader's signature (zeros: none has): whoever was shown another there convicts the leader.
     """
 
     view: Index
@@ -77,6 +89,9 @@ class Change(Message):
     value: Value
     proof_view: Index
     proof: Proof
+    seen_view: Index
+    seen: Digest
+    of_leader: Signature
 
 
 @dataclass(frozen=True)
@@ -88,11 +103,15 @@ class Have(Message):
 
 @dataclass(frozen=True)
 class Decided(Message):
-    """q precommits for a value in a view: nobody decides another one."""
+    """q precommits for a value in a view: nobody decides another one.
+
+    ``of_leader``: that view's leader proposed it, so that two proposals are found out.
+    """
 
     view: Index
     value: Value
     proof: Proof
+    of_leader: Signature
 
 
 @dataclass(frozen=True)
@@ -113,11 +132,15 @@ class Stored(Message):
 
 @dataclass(frozen=True)
 class Decision:
-    """What an instance has decided, for ever, and who signed two things on the way."""
+    """What an instance has decided, for ever, and who signed two things on the way.
+
+    ``of_leader``: the proposal's signature; who has not decided yet takes no decision without it.
+    """
 
     value: bytes
     certificate: Certificate
     evidence: Mapping[str, Evidence]
+    of_leader: bytes = UNSIGNED
 
     @property
     def void(self) -> bool:
@@ -133,7 +156,7 @@ class Decision:
     def message(self, plan: Plan) -> Decided:
         """What others are shown."""
         proof = pack(plan, self.certificate.signatures)
-        return Decided(self.certificate.slot.view, self.value, proof)
+        return Decided(self.certificate.slot.view, self.value, proof, self.of_leader)
 
     @classmethod
     def of(cls, plan: Plan, instance: Instance, message: Decided) -> Decision | None:
@@ -142,7 +165,8 @@ class Decision:
         if signatures is None:
             return None
         slot = Slot(instance, message.view, Phase.PRECOMMIT)
-        found = cls(message.value, Certificate(slot, value_hash(message.value), signatures), {})
+        certificate = Certificate(slot, value_hash(message.value), signatures)
+        found = cls(message.value, certificate, {}, message.of_leader)
         return found if found.holds(plan) else None
 
 

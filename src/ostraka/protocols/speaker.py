@@ -1,17 +1,28 @@
-"""What one voter signs in an agreement: stored, signed and told to all, in this order."""
+"""What one voter signs in an agreement: stored, signed and told, in this order.
+
+Votes go to the view's leader alone, who tells all what q of them prove.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from ostraka.crypto.sign import SIGNATURE_BYTES, Sign
+from ostraka.crypto.sign import Sign
 from ostraka.net import Net
-from ostraka.protocols.ballots import VIEW, Precommit, Prevote, Proposal, Stored
+from ostraka.protocols.ballots import (
+    UNSIGNED,
+    VIEW,
+    Locked,
+    Precommit,
+    Prevote,
+    Proposal,
+    Stored,
+)
 from ostraka.protocols.tally import Tally
-from ostraka.protocols.votes import Certificate, Phase, Plan, pack, value_hash
+from ostraka.protocols.votes import Certificate, Instance, Phase, Plan, pack, value_hash
 
-UNSIGNED = bytes(SIGNATURE_BYTES)
+Said = Proposal | Prevote | Locked | Precommit
 
 
 class Proposed(NamedTuple):
@@ -27,12 +38,18 @@ class Speaker:
     """One voter's own slots, in their order; ``said`` is what it has signed in the present view."""
 
     def __init__(
-        self, net: Net, plan: Plan, tally: Tally, sign: Sign, store: Callable[[Stored], None]
+        self,
+        net: Net,
+        plan: Plan,
+        instance: Instance,
+        tally: Tally,
+        sign: Sign,
+        store: Callable[[Stored], None],
     ) -> None:
-        self._net, self._plan, self._tally = net, plan, tally
+        self._net, self._plan, self._instance, self._tally = net, plan, instance, tally
         self._sign, self._store = sign, store
         self._others: Sequence[str] = tuple(name for name in plan.voters if name != net.me)
-        self.said: dict[Phase, Proposal | Prevote | Precommit] = {}
+        self.said: dict[Phase, tuple[Said, Sequence[str]]] = {}
 
     def cast(
         self,
@@ -50,19 +67,29 @@ class Speaker:
         return self.say(stored)
 
     def say(self, stored: Stored) -> Proposed:
-        """Sign what is stored and tell it to all; gives the proposal that it is about."""
+        """Sign what is stored and tell it; gives the proposal that it is about."""
         view, phase, what = stored.view, Phase(stored.phase), value_hash(stored.value)
+        leader = self._plan.leader(self._instance, view)
         signature = self._sign(self._tally.stated(view, phase, what))
-        self._tally.keep(view, phase, self._net.me, what, signature)
         of_leader = signature if phase is Phase.PROPOSE else stored.of_leader
-        message: Proposal | Prevote | Precommit
+        self._tally.keep(view, Phase.PROPOSE, leader, what, of_leader)
+        self._tally.keep(view, phase, self._net.me, what, signature)
+        leads = leader == self._net.me
+        message: Said
         if phase is Phase.PROPOSE:
             message = Proposal(stored.value, stored.proof_view, stored.proof, signature)
         elif phase is Phase.PREVOTE:
-            message = Prevote(what, of_leader, signature)
+            message = Prevote(what, signature)
+        elif leads:
+            message = Locked(what, stored.proof)
         else:
             message = Precommit(what, signature)
-        self.said[phase] = message
-        self._net.sub(VIEW[0], view).broadcast(self._others, message)
+        to = () if leads and phase is Phase.PREVOTE else self._others if leads else (leader,)
+        self.said[phase] = message, to
+        self._net.sub(VIEW[0], view).broadcast(to, message)
         proof_view = stored.proof_view if stored.proof else -1
         return Proposed(stored.value, what, proof_view, of_leader)
+
+    def said_to(self, party: str) -> list[Said]:
+        """What it has told this party in the present view."""
+        return [message for message, to in self.said.values() if party in to]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ostraka.crypto.sign import verifies
 from ostraka.net import Body
+from ostraka.protocols.ballots import UNSIGNED
 from ostraka.protocols.votes import (
     Certificate,
     Evidence,
@@ -25,23 +26,26 @@ class Tally:
     def __init__(self, plan: Plan, instance: Instance) -> None:
         self._plan, self._instance = plan, instance
         self._of: dict[tuple[int, Phase], dict[bytes, dict[str, bytes]]] = {}
+        self._false: set[str] = set()
         self.evidence: dict[str, Evidence] = {}
 
     def stated(self, view: int, phase: Phase, what: bytes) -> bytes:
         """What is signed (32 bytes) for a slot of this instance."""
         return stated(self._plan.session, Slot(self._instance, view, phase), what)
 
-    def add(self, view: int, phase: Phase, voter: str, what: bytes, signature: bytes) -> bool:
-        """Keep a vote if it is signed; whether it is. A voter's third value counts for nothing."""
+    def add(
+        self, view: int, phase: Phase, voter: str, what: bytes, signature: bytes
+    ) -> bytes | None:
+        """The voter's signature, the known one or this; None if neither is. A third is not kept."""
         of = self._of.get((view, phase), {})
-        if voter in of.get(what, ()):
-            return True
-        if sum(voter in signatures for signatures in of.values()) >= 2:
-            return False
+        known = of.get(what, {}).get(voter)
+        if known is not None:
+            return known
         if not verifies(self._plan.voters[voter], signature, self.stated(view, phase, what)):
-            return False
-        self.keep(view, phase, voter, what, signature)
-        return True
+            return None
+        if sum(voter in signatures for signatures in of.values()) < 2:
+            self.keep(view, phase, voter, what, signature)
+        return signature
 
     def keep(self, view: int, phase: Phase, voter: str, what: bytes, signature: bytes) -> None:
         """Keep a vote that is known to be signed."""
@@ -51,6 +55,21 @@ class Tally:
                 pairs = (other, signatures[voter]), (what, signature)
                 self.evidence[voter] = Evidence(voter, Slot(self._instance, view, phase), *pairs)
         of.setdefault(what, {}).setdefault(voter, signature)
+
+    def compare(self, sender: str, view: int, what: bytes, of_leader: bytes) -> None:
+        """A leader that has signed another value than is known here is convicted.
+
+        Verified only where it would convict, and once at most from a sender that lies.
+        """
+        leader = self._plan.leader(self._instance, view)
+        of = self._of.get((view, Phase.PROPOSE), {})
+        known = any(leader in signatures for signatures in of.values())
+        if of_leader == UNSIGNED or not known:
+            return
+        if sender in self._false or leader in self.evidence:
+            return
+        if self.add(view, Phase.PROPOSE, leader, what, of_leader) is None:
+            self._false.add(sender)
 
     def count(self, view: int, phase: Phase, what: bytes) -> int:
         """How many have voted so."""

@@ -13,8 +13,9 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from ostraka.net import Arrival, Net
-from ostraka.protocols.ballots import ASK, VIEW, Change, Have, Subject
-from ostraka.protocols.votes import Certificate, Instance, Plan, pack
+from ostraka.protocols.ballots import ASK, UNSIGNED, VIEW, Change, Have, Subject
+from ostraka.protocols.tally import Tally
+from ostraka.protocols.votes import Certificate, Instance, Phase, Plan, pack, value_hash
 from ostraka.wire import Message
 
 ANSWERS = 3
@@ -27,6 +28,14 @@ class Lock(NamedTuple):
     view: int
     value: bytes
     proof: Certificate
+
+
+class Seen(NamedTuple):
+    """What the leader of a view has shown this voter: its value's hash, and its signature."""
+
+    view: int = 0
+    what: bytes = bytes(32)
+    of_leader: bytes = UNSIGNED
 
 
 class Asks:
@@ -67,14 +76,18 @@ class Ration:
 
 
 class Views:
-    """Where one voter stands. ``wish``: it votes no more before that view; ``lock``: its own."""
+    """Where one voter stands. ``wish``: it votes no more before that view; ``lock``: its own.
+
+    ``seen``: the last proposal in a view that it has entered.
+    """
 
     def __init__(self, net: Net, plan: Plan, instance: Instance, asks: Asks) -> None:
         self._net, self._plan, self._instance, self._asks = net, plan, instance, asks
         self._others = tuple(name for name in plan.voters if name != net.me)
         self._changes: dict[str, tuple[tuple[int, ...], Change]] = {}
-        self._last: tuple[Net, int, Lock | None] | None = None
+        self._last: tuple[Net, Change, Lock | None] | None = None
         self.lock: Lock | None = None
+        self.seen = Seen()
         self.view = self.wish = 0
         self.due_at = self.propose_at = 0.0
 
@@ -135,15 +148,17 @@ class Views:
 
     def say_change(self, *, asks: bool) -> None:
         """Say to all which view this voter has come to, and to its leader the lock."""
-        label = self._asks.label()
+        label, lock = self._asks.label(), self.lock
+        change = Change(self.wish, asks, b"", 0, b"", *self.seen)
         for name in self._others:
-            label.send(name, self._change(name, self.wish, self.lock, asks=asks))
-        self._last = label, self.wish, self.lock
+            label.send(name, self._with_lock(name, change, lock))
+        self._last = label, replace(change, asks=False), lock
 
-    def _change(self, to: str, view: int, lock: Lock | None, *, asks: bool) -> Change:
-        if lock is None or to != self._plan.leader(self._instance, view):
-            return Change(view, asks, b"", 0, b"")
-        return Change(view, asks, lock.value, lock.view, pack(self._plan, lock.proof.signatures))
+    def _with_lock(self, to: str, change: Change, lock: Lock | None) -> Change:
+        if lock is None or to != self._plan.leader(self._instance, change.view):
+            return change
+        proof = pack(self._plan, lock.proof.signatures)
+        return replace(change, value=lock.value, proof_view=lock.view, proof=proof)
 
     def upon_change(self, got: Arrival) -> None:
         """Another voter says where it is: what it said last counts."""
@@ -151,20 +166,26 @@ class Views:
         if got.index > index:
             self._changes[got.sender] = got.index, got.message
 
-    def locks(self) -> list[tuple[str, Change]]:
-        """What others claim to be locked on, latest first; nothing of it is verified."""
-        shown = [(name, change) for name, (_, change) in self._changes.items() if change.proof]
-        return sorted(shown, key=lambda one: one[1].proof_view, reverse=True)
-
-    def refute(self, name: str) -> None:
-        """A claimed lock proves nothing: it is not looked at again."""
-        index, change = self._changes[name]
-        self._changes[name] = index, replace(change, proof=b"")
+    def highest_lock(self, tally: Tally) -> Lock | None:
+        """The latest of all locks shown and one's own; what proves nothing is looked at once."""
+        shown = [(name, *last) for name, last in self._changes.items() if last[1].proof]
+        shown.sort(key=lambda one: one[2].proof_view, reverse=True)
+        for name, index, change in shown:
+            view, what = change.proof_view, value_hash(change.value)
+            if self.lock is not None and self.lock.view >= view:
+                break
+            if view >= self.view:
+                continue
+            proof = tally.prove(view, Phase.PREVOTE, what, change.proof)
+            if proof is not None:
+                return Lock(view, change.value, proof)
+            self._changes[name] = index, replace(change, proof=b"")
+        return self.lock
 
     def say_again(self, to: str, said: Iterable[Message]) -> None:
         """What one who asks may have missed: where this voter is, and what it said in its view."""
         if self._last is not None:
-            label, view, lock = self._last
-            label.send(to, self._change(to, view, lock, asks=False))
+            label, change, lock = self._last
+            label.send(to, self._with_lock(to, change, lock))
         for message in said:
             self._net.sub(VIEW[0], self.view).send(to, message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from ostraka.crypto.sign import Sign
@@ -16,6 +17,7 @@ from ostraka.protocols.ballots import (
     Decided,
     Decision,
     Have,
+    Locked,
     Precommit,
     Prevote,
     Proposal,
@@ -26,7 +28,7 @@ from ostraka.protocols.ballots import (
 )
 from ostraka.protocols.speaker import Proposed, Speaker
 from ostraka.protocols.tally import Tally
-from ostraka.protocols.views import Asks, Lock, Ration, Views
+from ostraka.protocols.views import Asks, Lock, Ration, Seen, Views
 from ostraka.protocols.votes import Instance, Phase, Plan, value_hash
 
 Handlers = Mapping[Inbox[Any], Callable[[Arrival], None]]
@@ -59,7 +61,7 @@ class Voter:
         self.asks, self.trace = asks, trace
         self.others = tuple(name for name in plan.voters if name != net.me)
         self.tally, self.views = Tally(plan, instance), Views(net, plan, instance, asks)
-        self.speaker = Speaker(net, plan, self.tally, sign, store)
+        self.speaker = Speaker(net, plan, instance, self.tally, sign, store)
         self.answered, self.given = Ration(net, plan), Ration(net, plan)
         self.proposals: dict[int, Proposed] = {}
         self.decision: Decision | None = None
@@ -72,8 +74,9 @@ class Voter:
         others = frozenset(self.others)
         handlers: Handlers = {
             Inbox(VIEW, Proposal.form(**sizes), others): self._upon_proposal,
-            Inbox(VIEW, Prevote.form(), others): self._upon_prevote,
-            Inbox(VIEW, Precommit.form(), others): self._upon_precommit,
+            Inbox(VIEW, Prevote.form(), others): partial(self._upon_vote, Phase.PREVOTE),
+            Inbox(VIEW, Locked.form(**sizes), others): self._upon_locked,
+            Inbox(VIEW, Precommit.form(), others): partial(self._upon_vote, Phase.PRECOMMIT),
             Inbox(ASK, Change.form(**sizes), others): self._upon_change,
             Inbox(ASK, Have.form(**sizes), others): self._upon_have,
             Inbox(DECIDED, Decided.form(**sizes), others): self._upon_decided,
@@ -127,26 +130,11 @@ class Voter:
         views = self.views
         if not (views.leads and self._may(Phase.PROPOSE) and self.net.now >= views.propose_at):
             return
-        lock = self._highest_lock()
+        lock = views.highest_lock(self.tally)
         value = self._fresh() if lock is None else lock.value
         if value is not None:
             proof = None if lock is None else lock.proof
             self.proposals[views.view] = self.speaker.cast(views.view, Phase.PROPOSE, value, proof)
-
-    def _highest_lock(self) -> Lock | None:
-        """The latest of all locks shown and one's own."""
-        own = self.views.lock
-        for name, shown in self.views.locks():
-            view, what = shown.proof_view, value_hash(shown.value)
-            if own is not None and own.view >= view:
-                break
-            if view >= self.views.view:
-                continue
-            proof = self.tally.prove(view, Phase.PREVOTE, what, shown.proof)
-            if proof is not None:
-                return Lock(view, shown.value, proof)
-            self.views.refute(name)
-        return own
 
     def _fresh(self) -> bytes | None:
         """A value of one's own; a void where there is none in time, or none was ever taken."""
@@ -158,11 +146,14 @@ class Voter:
 
     def _prevote(self) -> None:
         proposed = self.proposals.get(self.views.view)
-        if self.weigh and proposed is not None and self._may(Phase.PREVOTE):
+        if proposed is None:
+            return
+        self.views.seen = Seen(self.views.view, proposed.what, proposed.signature)
+        if self.weigh and self._may(Phase.PREVOTE):
             self.weigh = False
             if self._acceptable(proposed):
-                value, of_leader = proposed.value, proposed.signature
-                self.speaker.cast(self.views.view, Phase.PREVOTE, value, None, of_leader)
+                of_leader = proposed.signature
+                self.speaker.cast(self.views.view, Phase.PREVOTE, proposed.value, None, of_leader)
 
     def _acceptable(self, proposed: Proposed) -> bool:
         """The lock's value, one with a certificate that is not older, or a fresh one if free."""
@@ -191,10 +182,16 @@ class Voter:
             self.speaker.cast(view, Phase.PRECOMMIT, value, proof, of_leader)
 
     def _decide(self) -> None:
-        for view, proposed in self.proposals.items():
-            proof = self.tally.certificate(view, Phase.PRECOMMIT, proposed.what)
-            if proof is not None:
-                self.decision = Decision(proposed.value, proof, dict(self.tally.evidence))
+        """A leader with q precommits shows them to all, and nobody need ask."""
+        view = self.views.view
+        proposed = self.proposals.get(view) if self.views.leads else None
+        if proposed is None or self.decision is not None:
+            return
+        proof = self.tally.certificate(view, Phase.PRECOMMIT, proposed.what)
+        if proof is not None:
+            evidence = dict(self.tally.evidence)
+            self.decision = Decision(proposed.value, proof, evidence, proposed.signature)
+            self.net.sub(DECIDED[0]).broadcast(self.others, self.decision.message(self.plan))
 
     # --- upon receiving -----------------------------------------------------------------------
 
@@ -208,30 +205,31 @@ class Voter:
             message.proof and proves(proof_view, Phase.PREVOTE, what, message.proof) is None
         ):
             return
-        if self.tally.add(view, Phase.PROPOSE, got.sender, what, message.signature):
-            self.proposals[view] = Proposed(message.value, what, proof_view, message.signature)
+        signature = self.tally.add(view, Phase.PROPOSE, got.sender, what, message.signature)
+        if signature is not None:
+            self.proposals[view] = Proposed(message.value, what, proof_view, signature)
             self.weigh = True
 
-    def _upon_prevote(self, got: Arrival) -> None:
-        """A vote counts with its leader's signature: two of those are evidence."""
-        view, message = got.index[0], got.message
-        leader = self.plan.leader(self.instance, view)
-        if self.tally.add(view, Phase.PROPOSE, leader, message.what, message.of_leader):
-            self._count(Phase.PREVOTE, got)
+    def _upon_vote(self, phase: Phase, got: Arrival) -> None:
+        """A leader counts votes for its own value, until there are enough."""
+        view, what = self.views.view, got.message.what
+        proposed = self.proposals.get(view)
+        own = self.views.leads and proposed is not None and proposed.what == what
+        if own and got.index == (view,) and self.tally.count(view, phase, what) < self.plan.quorum:
+            self.tally.add(view, phase, got.sender, what, got.message.signature)
 
-    def _upon_precommit(self, got: Arrival) -> None:
-        self._count(Phase.PRECOMMIT, got)
-
-    def _count(self, phase: Phase, got: Arrival) -> None:
-        """Verify a vote, unless enough are alike."""
+    def _upon_locked(self, got: Arrival) -> None:
+        """The leader's alone is looked at: one certificate in a view, however many send one."""
         view, message = got.index[0], got.message
-        if self.tally.count(view, phase, message.what) < self.plan.quorum:
-            self.tally.add(view, phase, got.sender, message.what, message.signature)
+        if got.sender == self.plan.leader(self.instance, view):
+            self.tally.prove(view, Phase.PREVOTE, message.what, message.proof)
 
     def _upon_change(self, got: Arrival) -> None:
         self.views.upon_change(got)
-        if got.message.asks and self.answered.due(got.sender):
-            self.views.say_again(got.sender, self.speaker.said.values())
+        said = got.message
+        self.tally.compare(got.sender, said.seen_view, said.seen, said.of_leader)
+        if said.asks and self.answered.due(got.sender):
+            self.views.say_again(got.sender, self.speaker.said_to(got.sender))
 
     def _upon_have(self, got: Arrival) -> None:
         if self.given.due(got.sender):
@@ -243,6 +241,10 @@ class Voter:
 
     def _upon_decided(self, got: Arrival) -> None:
         message, what = got.message, value_hash(got.message.value)
-        proof = self.tally.prove(message.view, Phase.PRECOMMIT, what, message.proof)
+        view, leader = message.view, self.plan.leader(self.instance, message.view)
+        proof = self.tally.prove(view, Phase.PRECOMMIT, what, message.proof)
         if proof is not None:
-            self.decision = Decision(message.value, proof, dict(self.tally.evidence))
+            signature = self.tally.add(view, Phase.PROPOSE, leader, what, message.of_leader)
+            if signature is not None:
+                evidence = dict(self.tally.evidence)
+                self.decision = Decision(message.value, proof, evidence, signature)
