@@ -3,6 +3,8 @@
 from ostraka.attacks.api import DataAttack, UpdateAttack
 from ostraka.attacks.data import LabelFlip
 from ostraka.attacks.gathers import worst_gather
+from ostraka.attacks.peers_deal import DEALING_ATTACKS
+from ostraka.attacks.peers_say import SAYING_ATTACKS
 from ostraka.attacks.servers import SERVER_ATTACKS, ServerAttack
 from ostraka.attacks.updates import (
     ALIE,
@@ -32,7 +34,9 @@ ATTACKS: dict[str, type[UpdateAttack] | type[DataAttack]] = {
 __all__ = [
     "ALIE",
     "ATTACKS",
+    "DEALING_ATTACKS",
     "IPM",
+    "SAYING_ATTACKS",
     "SERVER_ATTACKS",
     "DataAttack",
     "Gaussian",

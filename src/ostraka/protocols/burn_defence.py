@@ -24,6 +24,7 @@ import numpy as np
 from ostraka.net import Arrival, Inbox, Net
 from ostraka.protocols.board import body_digest, within
 from ostraka.protocols.checking import USE, Trial
+from ostraka.protocols.consistent_broadcast import Signature
 from ostraka.protocols.dealer_list import Dealt
 from ostraka.protocols.dealing_messages import SALT_BYTES, SECOND
 from ostraka.protocols.scene import Assembly
@@ -35,10 +36,14 @@ PATH = ("bundle", "of", "to")
 
 @dataclass(frozen=True)
 class Bundle(Message):
-    """All that one dealer dealt one member: salt and vector of both messages."""
+    """All that one dealer dealt one member: salt and vector of both messages.
+
+    ``signature``: the member's, under the words that it has said.
+    """
 
     first: Annotated[bytes, Octets("first")]
     second: Annotated[bytes, Octets("second")]
+    signature: Signature
 
 
 class Bundles:
@@ -99,7 +104,7 @@ class Bundles:
         plains = [self._plain(one, dealer, member) for one in self._dealt]
         if plains[0] is None or plains[1] is None:
             return
-        bundle = Bundle(plains[0], plains[1])
+        bundle = Bundle(plains[0], plains[1], self._trial.entries[member].signature)
         own = self._dealt[0].dealing.dealer
         convicts = dealer != me or self._blames_member(member, dealer, bundle)
         if not convicts or (dealer == me and own is not None and not own.may_expose(member)):
@@ -130,7 +135,9 @@ class Bundles:
         if max(of, to) >= len(names):
             return
         key = names[of], names[to]
-        if key not in self._disputed or key in self.shown:
+        if key not in self._disputed or key[1] in self.against:
+            return
+        if key in self.shown and self.shown[key].signature == got.message.signature:
             return
         plains = got.message.first, got.message.second
         for dealt, plain in zip(self._dealt, plains, strict=True):
@@ -140,20 +147,26 @@ class Bundles:
         self._keep(*key, got.message)
 
     def _keep(self, dealer: str, member: str, bundle: Bundle) -> None:
-        self.shown[dealer, member] = bundle
+        """Note whom a bundle convicts; one with another signature may convict its member."""
+        self.shown.setdefault((dealer, member), bundle)
         if self._blames_member(member, dealer, bundle):
+            self.shown[dealer, member] = bundle
             self.against.setdefault(member, (dealer, member))
         found = self._recomputed(member, bundle)
         if not np.array_equal(found, self._trial.codeword(dealer, member)):
             self.against.setdefault(dealer, (dealer, member))
 
     def _blames_member(self, member: str, dealer: str, bundle: Bundle) -> bool:
-        """Whether a member has signed other words than follow from what it was dealt."""
+        """Whether a member has signed other words than follow from what it was dealt.
+
+        This peer may have them from the member's own channel, with a signature that does not hold,
+        while others have a good one: so it comes with the bundle.
+        """
         found = self._recomputed(member, bundle)
         if np.array_equal(found, self._trial.signed(dealer, member)):
             return False
-        entry = self._trial.entries[member]
-        return self._assembly.scene.signed(USE, member, entry.body, entry.signature)
+        body = self._trial.entries[member].body
+        return self._assembly.scene.signed(USE, member, body, bundle.signature)
 
     def _recomputed(self, member: str, bundle: Bundle) -> np.ndarray:
         vectors = bundle.first[SALT_BYTES:], bundle.second[SALT_BYTES:]

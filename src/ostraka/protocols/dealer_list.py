@@ -1,8 +1,8 @@
-"""The agreement on who has dealt what: its subject, and what a peer ends with.
+"""The two agreements on who has dealt what: their subject, and what a peer ends with.
 
-A value carries all receipts and headers by their digests, and the dealers that count. Why a dealer
-is missing follows from what it carries: two headers, no header, more than t complaints that its
-box does not open, or a complaint without answer.
+A value carries all entries by their digests, and the dealers that count. Why a dealer is missing
+follows from what it carries: two headers, no header, a complaint without answer, or more than t
+complaints that its box does not open.
 """
 
 from __future__ import annotations
@@ -14,14 +14,12 @@ from typing import Any, NamedTuple
 from ostraka.net import Arrival, Inbox, Net
 from ostraka.protocols.ballots import Verdict
 from ostraka.protocols.board import Entry, Listing
+from ostraka.protocols.complaints import Complaints, Needs
 from ostraka.protocols.dealing import Dealing
-from ostraka.protocols.dealing_messages import FIRST, HEADERS, SECOND, Answer, Own, Setting
+from ostraka.protocols.dealing_messages import HEADERS, Answer, Own, Setting
 from ostraka.protocols.entry_set import pack, packed_bytes, unpack
+from ostraka.protocols.opening_boxes import OpeningBoxes
 from ostraka.protocols.scene import Assembly
-
-TOPICS = (HEADERS, FIRST, SECOND)
-Needs = frozenset[tuple[int, str, str]]
-"""Answers, each by kind, dealer and member."""
 
 
 class _Value(NamedTuple):
@@ -34,18 +32,18 @@ class DealerList:
 
     voids = False
 
-    def __init__(self, dealing: Dealing) -> None:
-        self._dealing, self._scene = dealing, dealing.scene
-        setting = dealing.setting
-        self._owners = (setting.dealers, setting.members, setting.members)
-        self._first = tuple(dealing.board.listing(topic) for topic in TOPICS)
-        self._answered = frozenset(dealing.answers)
-        names = len(dealing.names)
+    def __init__(self, stage: Complaints) -> None:
+        self._stage, self._scene = stage, stage.scene
+        self._topics = tuple(range(len(stage.topics)))
+        self._owners = tuple(topic.owners for topic in stage.topics)
+        self._first = tuple(stage.board.listing(topic) for topic in self._topics)
+        self._answered, self._held = frozenset(stage.answers), stage.headers_in(self._first)
+        names = len(stage.names)
         self._bitmap = -(-names // 8)
         listings = sum(packed_bytes(len(owners)) for owners in self._owners)
         self.value_bytes = listings + self._bitmap
-        self.have_bytes = listings + 2 * names * self._bitmap
-        self.inboxes: Sequence[Inbox[Any]] = dealing.inboxes
+        self.have_bytes = listings + names * self._bitmap
+        self.inboxes: Sequence[Inbox[Any]] = stage.inboxes
         self._read = lru_cache(8)(self._unpacked)
         self._needs = lru_cache(8)(self._needed)
 
@@ -53,13 +51,13 @@ class DealerList:
 
     def propose(self) -> bytes | None:
         """All that is held, and every dealer that may be on the list by that."""
-        board, scene = self._dealing.board, self._scene
-        if min(board.count(FIRST), board.count(SECOND)) < scene.least:
+        board, receipts, scene = self._stage.board, self._stage.receipts, self._scene
+        if board.count(receipts) < scene.least:
             return None
-        listings = tuple(board.convincing(topic) for topic in TOPICS)
-        if min(len(listings[FIRST]), len(listings[SECOND])) < scene.least:
+        listings = tuple(board.convincing(topic) for topic in self._topics)
+        if len(listings[receipts]) < scene.least:
             return None
-        needs, answered = self._needed(listings), self._dealing.answers.keys()
+        needs, answered = self._stage.needed(listings), self._stage.answers.keys()
         dealers = [dealer for dealer, needed in needs.items() if needed <= answered]
         if len(dealers) < scene.least:
             return None
@@ -70,8 +68,8 @@ class DealerList:
         found = self._read(value)
         if found is None or not self._enough(found):
             return Verdict.REFUSE
-        board = self._dealing.board
-        if any(board.omits(at, found.listings[at], self._first[at]) for at in TOPICS):
+        board = self._stage.board
+        if any(board.omits(at, found.listings[at], self._first[at]) for at in self._topics):
             return Verdict.REFUSE
         if not self._holds_entries(found):
             return Verdict.NOT_YET
@@ -79,8 +77,8 @@ class DealerList:
         if not found.dealers <= needs.keys():
             return Verdict.REFUSE
         for dealer, needed in needs.items():
-            held = dealer in self._first[HEADERS]
-            if dealer not in found.dealers and held and needed <= self._answered:
+            held = dealer in self._held and needed <= self._answered
+            if held and dealer not in found.dealers:
                 return Verdict.REFUSE
         return Verdict.ACCEPT if self.holds(value) else Verdict.NOT_YET
 
@@ -91,92 +89,62 @@ class DealerList:
             raise ValueError("a decided list of dealers is none")
         if not self._holds_entries(found):
             return False
-        needs, answered = self._needs(value), self._dealing.answers.keys()
+        needs, answered = self._needs(value), self._stage.answers.keys()
         return all(needs[dealer] <= answered for dealer in found.dealers)
 
     def _enough(self, found: _Value) -> bool:
-        """Whether it has as many receipts of both kinds, and dealers, as are sure to be there."""
-        receipts = (len(found.listings[kind]) for kind in (FIRST, SECOND))
-        return min(*receipts, len(found.dealers)) >= self._scene.least
+        """Whether it has as many receipts, and dealers, as are sure to be there."""
+        receipts = found.listings[self._stage.receipts]
+        return min(len(receipts), len(found.dealers)) >= self._scene.least
 
     def _holds_entries(self, found: _Value) -> bool:
-        board = self._dealing.board
-        return all(board.holds(topic, found.listings[topic]) for topic in TOPICS)
+        board = self._stage.board
+        return all(board.holds(topic, found.listings[topic]) for topic in self._topics)
 
-    def _needed(self, of: bytes | tuple[Listing, ...]) -> dict[str, Needs]:
-        """The dealers that these listings, all of it in hand, let be; what each had to answer."""
-        found = of if isinstance(of, tuple) else _must(self._read(of)).listings
-        headers = found[HEADERS]
-        wanted: dict[str, set[tuple[int, str, str]]] = {
-            dealer: set() for dealer in self._owners[0] if len(headers.get(dealer, ())) == 1
-        }
-        for kind in (FIRST, SECOND):
-            single = {m: digests[0] for m, digests in found[kind].items() if len(digests) == 1}
-            for member, dealers in self._dealing.named(kind, single).items():
-                for dealer, header in dealers.items():
-                    if dealer not in wanted:
-                        continue
-                    if header == headers[dealer][0] or (kind == FIRST and not any(header)):
-                        wanted[dealer].add((kind, dealer, member))
-        t = self._scene.plan.t
-        return {
-            dealer: frozenset(needed)
-            for dealer, needed in wanted.items()
-            if sum(kind == SECOND for kind, _, _ in needed) <= t
-        }
+    def _needed(self, value: bytes) -> dict[str, Needs]:
+        return self._stage.needed(_must(self._read(value)).listings)
 
-    def dealers(self, value: bytes) -> tuple[str, ...]:
-        """Those on a decided list, in the order of their places."""
-        on = _must(self._read(value)).dealers
-        return tuple(name for name in self._dealing.names if name in on)
-
-    def header(self, value: bytes, dealer: str) -> tuple[bytes, Entry]:
-        """A listed dealer's header, and its digest."""
-        (what,) = _must(self._read(value)).listings[HEADERS][dealer]
-        return what, self._dealing.board.entries(HEADERS, dealer)[what]
+    def headers(self, value: bytes) -> dict[str, bytes]:
+        """The digests of the headers of those on a decided list, in the order of their places."""
+        decided = _must(self._read(value))
+        found = self._stage.headers_in(decided.listings)
+        return {name: found[name] for name in self._stage.names if name in decided.dealers}
 
     # --- items --------------------------------------------------------------------------------
 
     def upon(self, got: Arrival) -> None:
         """See Subject."""
-        self._dealing.upon(got)
+        self._stage.upon(got)
 
     def have(self) -> bytes:
-        """All entries by digest, then a bitmap of members for each kind of answer and dealer."""
-        board, names = self._dealing.board, self._dealing.names
-        answers = self._dealing.answers
-        packed = self._packed(tuple(board.listing(topic) for topic in TOPICS))
-        bitmaps = [
-            self._bits([member for member in names if (kind, dealer, member) in answers])
-            for kind in (FIRST, SECOND)
-            for dealer in names
-        ]
-        return packed + b"".join(bitmaps)
+        """All entries by digest, then a bitmap of members for each dealer's answers."""
+        board, names, answers = self._stage.board, self._stage.names, self._stage.answers
+        packed = self._packed(tuple(board.listing(topic) for topic in self._topics))
+        rows = ([member for member in names if (dealer, member) in answers] for dealer in names)
+        return packed + b"".join(self._bits(row) for row in rows)
 
     def give(self, net: Net, to: str, have: bytes) -> None:
         """See Subject."""
-        read = self._listings(have)
-        names = self._dealing.names
-        if read is None or len(have) - read[1] != 2 * len(names) * self._bitmap:
+        read, place = self._listings(have), self._stage.place
+        if read is None or len(have) - read[1] != len(place) * self._bitmap:
             return
         listings, at = read
-        for topic in TOPICS:
-            self._dealing.board.give(to, topic, listings[topic])
-        for (kind, dealer, member), data in self._dealing.answers.items():
-            row = (kind == SECOND) * len(names) + self._dealing.place[dealer]
-            start = at + row * self._bitmap
+        for topic in self._topics:
+            self._stage.board.give(to, topic, listings[topic])
+        for (dealer, member), data in self._stage.answers.items():
+            start = at + place[dealer] * self._bitmap
             held = int.from_bytes(have[start : start + self._bitmap], "little")
-            if not held >> self._dealing.place[member] & 1:
-                self._dealing.answer_at((kind, dealer, member)).send(to, Answer(data))
+            if not held >> place[member] & 1:
+                self._stage.answer_at(dealer, member).send(to, Answer(data))
 
     # --- bytes --------------------------------------------------------------------------------
 
     def _packed(self, listings: Sequence[Listing]) -> bytes:
-        return b"".join(pack(self._owners[topic], listings[topic]) for topic in TOPICS)
+        return b"".join(pack(self._owners[topic], listings[topic]) for topic in self._topics)
 
     def _listings(self, data: bytes) -> tuple[tuple[Listing, ...], int] | None:
         listings, at = [], 0
-        for topic in TOPICS:
+        for topic in self._topics:
             found = unpack(self._owners[topic], data, at)
             if found is None:
                 return None
@@ -189,13 +157,13 @@ class DealerList:
         if read is None or len(value) - read[1] != self._bitmap:
             return None
         bits = int.from_bytes(value[read[1] :], "little")
-        names = self._dealing.names
+        names = self._stage.names
         if bits >> len(names):
             return None
         return _Value(read[0], frozenset(n for at, n in enumerate(names) if bits >> at & 1))
 
     def _bits(self, names: Sequence[str]) -> bytes:
-        bits = sum(1 << self._dealing.place[name] for name in names)
+        bits = sum(1 << self._stage.place[name] for name in names)
         return bits.to_bytes(self._bitmap, "little")
 
 
@@ -206,33 +174,40 @@ def _must(found: _Value | None) -> _Value:
 
 
 class Dealt(NamedTuple):
-    """What a message ends with. ``value``: the decided list, the same at all.
+    """What a message ends with.
 
-    ``headers``: the signed header of each dealer on it, in the order of places. ``plains``: salt
-    and vector for this peer, of those dealers that it holds one of.
+    ``headers``: the signed header of each dealer that stays, in the order of places, the same at
+    all. ``plains``: salt and vector for this peer, of those dealers that it holds one of.
     """
 
-    value: bytes
     headers: Mapping[str, Entry]
     plains: dict[str, bytes]
     dealing: Dealing
 
     @property
     def dealers(self) -> tuple[str, ...]:
-        """All on the list."""
+        """All that stay."""
         return tuple(self.headers)
 
 
 async def deal(assembly: Assembly, setting: Setting, own: Own | None) -> Dealt:
-    """One message, from the header to the agreed list."""
+    """One message, from the header to the dealers that are agreed on."""
     dealing = Dealing(assembly, setting, own)
     dealing.send()
     await dealing.receive()
-    subject = DealerList(dealing)
-    decision = await assembly.decide(setting.name, subject)
+    decided = await _agreed(assembly, dealing)
+    opening = OpeningBoxes(assembly, dealing, decided)
+    await opening.hear()
+    decided = await _agreed(assembly, opening)
     headers, plains = {}, {}
-    for dealer in subject.dealers(decision.value):
-        what, headers[dealer] = subject.header(decision.value, dealer)
+    for dealer, what in decided.items():
+        headers[dealer] = dealing.board.entries(HEADERS, dealer)[what]
         if (dealer, what) in dealing.plains:
             plains[dealer] = dealing.plains[dealer, what]
-    return Dealt(decision.value, headers, plains, dealing)
+    return Dealt(headers, plains, dealing)
+
+
+async def _agreed(assembly: Assembly, stage: Complaints) -> dict[str, bytes]:
+    subject = DealerList(stage)
+    decision = await assembly.decide(stage.name, subject)
+    return subject.headers(decision.value)

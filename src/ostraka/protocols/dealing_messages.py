@@ -14,8 +14,10 @@ from ostraka.protocols.board import DIGEST_BYTES
 from ostraka.protocols.scene import Scene
 from ostraka.wire import Array, Message, Octets, Tensor
 
-HEADERS, FIRST, SECOND = 0, 1, 2
-"""Topics: headers, and receipts of both kinds."""
+HEADERS = 0
+"""The topic of headers; receipts come after it."""
+FIRST, SECOND = 1, 2
+"""Complaints, and their answers: a box is missing, a box does not open."""
 SALT_BYTES = 32
 ANSWER = ("answer", "of", "to")
 BOX = ("box",)
@@ -108,6 +110,11 @@ def complaints(
             if len(dealers) <= most:
                 found[member] = dealers
     return found
+
+
+def opened(name: str) -> str:
+    """The name of the second agreement of a message, on whose boxes open."""
+    return f"{name}-opened"
 
 
 def box_use(scene: Scene, name: str, dealer: str, member: str) -> bytes:

@@ -36,6 +36,7 @@ from ostraka.protocols.image_equations import Statement
 from ostraka.protocols.public_coin import committed, toss
 from ostraka.protocols.scene import Assembly
 from ostraka.protocols.shared_submission import First, FirstDeal, Second, SecondDeal, summed
+from ostraka.protocols.waiting import gather
 
 KEYS, DEAL, COIN, PROOF, LAST_COIN, CHECKS, ACCEPTED = (
     *("keys", "deal", "coin", "proof", "last-coin", "checks"),
@@ -166,7 +167,7 @@ class Attempt:
 
         board = assembly.board(KEYS, [Topic(KEYS, KEY_BYTES, scene.names, sound)])
         board.publish(0, Entry(own.public, assembly.signature(KEYS, own.public)))
-        await board.wait(0, scene.names, assembly.net.now + scene.phase_s, assembly.trace)
+        await gather(assembly, KEYS, board, scene.names)
         subject = EntrySet(board, scene.names, scene.least)
         decision = await assembly.decide(KEYS, subject)
         keys = {name: entry.body for name, entry in subject.entries(decision.value).items()}
@@ -202,5 +203,5 @@ class Attempt:
         if not good:
             return None
         at = self._assembly.scene.names.index(me)
-        payloads = [plains[dealer][SALT_BYTES:] for dealer in accepted.dealers]
+        payloads = [memoryview(plains[dealer])[SALT_BYTES:] for dealer in accepted.dealers]
         return summed(self._begun.statement, at, payloads)
