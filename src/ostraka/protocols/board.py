@@ -4,8 +4,8 @@ Source: step 3 of the serverless design (reveal sets, check-message lists). Part
 an attempt. An entry is a body with its owner's signature, or one that opens its owner's commitment,
 so anybody may pass it on. Guarantee: all honest peers end with the same set of entries and hold all
 of them; at least N - t - dropouts owners are in it, and no entry that an honest voter of the
-decided view held when it began to vote is missing. Revealed: the entries, to all. An owner with two
-different entries in the set counts as having none, and both are kept, as evidence.
+decided view held when it began to vote is missing. Revealed: the entries, to all. An owner of whom
+the set lists two different entries counts as having none: whichever two it has signed are evidence.
 
 A signature is verified only where somebody must believe somebody else. Who has an entry from its
 owner's own channel needs none; who has it from others does, or that t + 1 of them pass it on, of
@@ -16,20 +16,22 @@ for nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Annotated, NamedTuple
 
 from ostraka.crypto.sign import SIGNATURE_BYTES
 from ostraka.crypto.transcript import digest
-from ostraka.net import Arrival, Inbox, Net, Path, Trace
+from ostraka.net import Arrival, Inbox, Net, Path
 from ostraka.protocols.consistent_broadcast import Signature
-from ostraka.protocols.voter import Handlers, take
 from ostraka.wire import Message, Octets
 
 DIGEST_BYTES = 32
-COPIES = 2
-"""Different entries of one owner that are kept: the second one proves that it said two things."""
+TWO = 2
+"""Entries of one owner that matter: the second one proves that it said two things."""
+PLACES = 4
+"""Entries of one owner that one peer may send another: two, and what agreements have named."""
 PATH = ("topic", "from", "copy")
 UNSIGNED = bytes(SIGNATURE_BYTES)
 
@@ -80,6 +82,7 @@ class Board:
         self._held: list[dict[str, dict[bytes, Entry]]] = [{} for _ in topics]
         self._proven: dict[tuple[int, str, bytes], bool] = {}
         self._vouched: dict[tuple[int, str], dict[bytes, set[str]]] = {}
+        self._given: dict[tuple[int, str], list[bytes]] = {}
         cap = max(topic.cap for topic in topics)
         self.inbox = Inbox(PATH, Entry.form(body=cap), frozenset(others))
 
@@ -93,12 +96,12 @@ class Board:
     def upon(self, got: Arrival) -> tuple[int, str] | None:
         """Take an entry that came; the topic and owner of one that is new."""
         at, place, copy = got.index
-        if at >= len(self._topics) or place >= len(self._topics[at].owners) or copy >= COPIES:
+        if at >= len(self._topics) or place >= len(self._topics[at].owners) or copy >= PLACES:
             return None
         topic, entry = self._topics[at], got.message
         owner, what = topic.owners[place], body_digest(entry.body)
         held = self._held[at].get(owner, {})
-        if what in held or len(held) == COPIES or len(entry.body) > topic.cap:
+        if what in held or len(entry.body) > topic.cap:
             return None
         if not topic.sound(owner, entry.body):
             return None
@@ -114,7 +117,7 @@ class Board:
             self._proven[at, owner, what] = True
             return True
         vouched = self._vouched.setdefault((at, owner), {})
-        if sum(sender in senders for senders in vouched.values()) < COPIES:
+        if sum(sender in senders for senders in vouched.values()) < PLACES:
             vouched.setdefault(what, set()).add(sender)
         return len(vouched.get(what, ())) >= self._vouchers
 
@@ -132,22 +135,32 @@ class Board:
         return {owner: tuple(sorted(held)) for owner, held in self._held[topic].items()}
 
     def convincing(self, topic: int) -> Listing:
-        """What is held of a topic and would convince others: for who proposes it."""
-        found = {
-            owner: tuple(sorted(what for what in held if self.proven(topic, owner, what)))
-            for owner, held in self._held[topic].items()
-        }
-        return {owner: digests for owner, digests in found.items() if digests}
+        """What is held of a topic and would convince others, two of an owner at most."""
+        found = {owner: self._two(topic, owner) for owner in self._held[topic]}
+        return {owner: tuple(sorted(digests)) for owner, digests in found.items() if digests}
+
+    def _two(self, topic: int, owner: str) -> list[bytes]:
+        """The first two entries of an owner that would convince others; fewer where it has none."""
+        held = self._held[topic].get(owner, {})
+        return list(islice((what for what in held if self.proven(topic, owner, what)), TWO))
+
+    def known(self, topic: int) -> Listing:
+        """What one tells others to hold: two of an owner at most, those that convince first."""
+        found = {}
+        for owner, held in self._held[topic].items():
+            two = self._two(topic, owner) if len(held) > 1 else []
+            found[owner] = tuple(sorted([*two, *(w for w in held if w not in two)][:TWO]))
+        return found
 
     def omits(self, topic: int, listing: Listing, held: Listing) -> bool:
         """Whether a listing omits something of what was held, and that would convince others.
 
-        Who has two entries in it has enough.
+        Of whom two are listed, no more is needed.
         """
         return any(
             what not in listing.get(owner, ()) and self.proven(topic, owner, what)
             for owner, digests in held.items()
-            if len(listing.get(owner, ())) < COPIES
+            if len(listing.get(owner, ())) < TWO
             for what in digests
         )
 
@@ -155,9 +168,9 @@ class Board:
         """(use, owner, both entries) of every owner that has signed two."""
         for at, (topic, held) in enumerate(zip(self._topics, self._held, strict=True)):
             for owner, entries in held.items():
-                two = topic.use and len(entries) == COPIES
-                if two and all(self.proven(at, owner, what) for what in entries):
-                    yield topic.use, owner, tuple(entries.values())
+                two = self._two(at, owner) if topic.use and len(entries) >= TWO else ()
+                if len(two) == TWO:
+                    yield topic.use, owner, tuple(entries[what] for what in two)
 
     def count(self, topic: int) -> int:
         """How many owners have an entry."""
@@ -167,30 +180,41 @@ class Board:
         """An owner's entries, by digest."""
         return self._held[topic].get(owner, {})
 
-    def holds(self, topic: int, listing: Listing) -> bool:
-        """Whether every entry of a listing is in hand."""
+    def holds(self, topic: int, listing: Listing, *, decided: bool = False) -> bool:
+        """Whether every entry of a listing is in hand, and of whom two are listed, any two.
+
+        Of those nothing counts, so once it is ``decided`` nobody needs them.
+        """
         held = self._held[topic]
         return all(
-            what in held.get(owner, ()) for owner, digests in listing.items() for what in digests
+            digests[0] in held.get(owner, ())
+            if len(digests) < TWO
+            else decided or len(self._two(topic, owner)) == TWO
+            for owner, digests in listing.items()
         )
 
-    def give(self, to: str, topic: int, listing: Listing) -> None:
-        """Send another peer what it does not list."""
+    def give(self, to: str, topic: int, known: Listing, named: Listing) -> None:
+        """Send another peer what it does not know: two of an owner at most, and what is ``named``.
+
+        Each entry has always the same place among those of its owner that this peer sends.
+        """
         for owner, held in self._held[topic].items():
-            for copy, (what, entry) in enumerate(held.items()):  # each always in the same place
-                if what not in listing.get(owner, ()):
-                    self._label(topic, owner, copy).send(to, entry)
+            has = known.get(owner, ())
+            two = self._two(topic, owner) if len(held) > 1 else list(held)
+            single = named.get(owner, ()) if len(named.get(owner, ())) < TWO else ()
+            spare = [what for what in two if what not in has][: TWO - len(has)]
+            for what in dict.fromkeys((*spare, *single)):
+                if what in held and what not in has:
+                    self.pass_on(to, topic, owner, what)
 
-    async def wait(self, topic: int, owners: Collection[str], until: float, trace: Trace) -> None:
-        """Take entries until each of these owners has one, or the time is over."""
-        missing = set(owners) - self._held[topic].keys()
-        handlers: Handlers = {self.inbox: self._upon}
-        while missing and self._net.now < until:
-            await take(self._net, handlers, until - self._net.now, trace)
-            missing -= self._held[topic].keys()
-
-    def _upon(self, got: Arrival) -> None:
-        self.upon(got)
+    def pass_on(self, to: str, topic: int, owner: str, what: bytes) -> None:
+        """Send another peer one entry that is held, while there is room for it."""
+        places = self._given.setdefault((topic, owner), [])
+        if what not in places and len(places) < PLACES:
+            places.append(what)
+        if what in places:
+            entry = self._held[topic][owner][what]
+            self._label(topic, owner, places.index(what)).send(to, entry)
 
     def _label(self, topic: int, owner: str, copy: int) -> Net:
         place = self._topics[topic].owners.index(owner)

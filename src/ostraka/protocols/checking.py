@@ -27,6 +27,7 @@ from ostraka.protocols.image_coefficients import Coefficients, draw_projections
 from ostraka.protocols.image_equations import Statement
 from ostraka.protocols.scene import Assembly
 from ostraka.protocols.shared_submission import member_shares
+from ostraka.protocols.waiting import gather
 from ostraka.sharing.reed_solomon import Flags
 from ostraka.wire import Array, Message, Tensor
 
@@ -153,7 +154,7 @@ async def check(
         )
         body = Words(own).encode()
         board.publish(0, Entry(body, assembly.signature(USE, body)))
-    await board.wait(0, members, assembly.net.now + scene.phase_s, assembly.trace)
+    await gather(assembly, name, board, members)
     subject = EntrySet(board, members, scene.least)
     decision = await assembly.decide(name, subject)
     entries = subject.entries(decision.value)

@@ -66,6 +66,7 @@ class Complaints(ABC):
         answers = Inbox(ANSWER, Answer.form(box=self.cap), frozenset(assembly.others))
         self.inboxes: tuple[Inbox[Any], ...] = (self.board.inbox, answers)
         self.answers: dict[tuple[str, str], bytes] = {}
+        self._told: set[tuple[str, str, bytes]] = set()
         self._waiting = Waiting(assembly, name)
 
     @abstractmethod
@@ -164,14 +165,26 @@ class Complaints(ABC):
                 self._upon_answer(got.index, data)
 
     def entered(self, topic: int, owner: str) -> None:
-        """Answer a complaint about oneself, in any receipt: others may hold but one of two."""
-        me, mine = self.net.me, self.header(self.net.me)
-        if topic != self.receipts or self.dealer is None or mine is None or owner == me:
+        """Answer a complaint about oneself, in any receipt; tell other dealers of those about them.
+
+        A member may show its complaint to all but the dealer, who must answer it in time.
+        """
+        if topic != self.receipts:
             return
         for what in self.board.entries(topic, owner):
-            named = self._complaints({owner: what}).get(owner, {}).get(me)
-            if named is not None and self.concerns(me, named, mine):
-                self._answer(self.dealer, owner)
+            for dealer, named in self._complaints({owner: what}).get(owner, {}).items():
+                if dealer == self.net.me:
+                    self._accused(owner, named)
+                elif (dealer, owner, what) not in self._told:
+                    self._told.add((dealer, owner, what))
+                    self.board.pass_on(dealer, topic, owner, what)
+
+    def _accused(self, member: str, named: bytes) -> None:
+        mine = self.header(self.net.me)
+        if self.dealer is None or mine is None or member == self.net.me:
+            return
+        if self.concerns(self.net.me, named, mine):
+            self._answer(self.dealer, member)
 
     def _answer(self, dealer: Dealer, member: str) -> None:
         me = self.net.me

@@ -27,8 +27,8 @@ class Dealer:
         self._me = assembly.net.me
         self._place = {name: at for at, name in enumerate(assembly.scene.names)}
 
-    def deal(self) -> tuple[Header, dict[str, bytes]]:
-        """The header, and every other member's box."""
+    def deal(self) -> tuple[Header, dict[str, bytes], bytes]:
+        """The header, every other member's box, and what this peer deals itself."""
         n, name = len(self._place), self._setting.name
         boxes, plains = (np.zeros((n, DIGEST_BYTES), np.uint8) for _ in range(2))
         sealed: dict[str, bytes] = {}
@@ -38,7 +38,10 @@ class Dealer:
             if member != self._me:
                 sealed[member] = self._sealed(member, plain)
                 boxes[at] = octets(digest("box", sealed[member]))
-        return Header(boxes, plains, np.stack([octets(coin) for coin in self._own.coins])), sealed
+        own = self.plain(self._me)
+        self._own.forget()
+        coins = np.stack([octets(coin) for coin in self._own.coins])
+        return Header(boxes, plains, coins), sealed, own
 
     def plain(self, member: str) -> bytes:
         """A member's salt and vector."""

@@ -37,6 +37,7 @@ class DealerList:
         self._topics = tuple(range(len(stage.topics)))
         self._owners = tuple(topic.owners for topic in stage.topics)
         self._first = tuple(stage.board.listing(topic) for topic in self._topics)
+        self._named: tuple[Listing, ...] = ()
         self._answered, self._held = frozenset(stage.answers), stage.headers_in(self._first)
         names = len(stage.names)
         self._bitmap = -(-names // 8)
@@ -71,6 +72,7 @@ class DealerList:
         board = self._stage.board
         if any(board.omits(at, found.listings[at], self._first[at]) for at in self._topics):
             return Verdict.REFUSE
+        self._named = found.listings
         if not self._holds_entries(found):
             return Verdict.NOT_YET
         needs = self._needs(value)
@@ -80,15 +82,16 @@ class DealerList:
             held = dealer in self._held and needed <= self._answered
             if held and dealer not in found.dealers:
                 return Verdict.REFUSE
-        return Verdict.ACCEPT if self.holds(value) else Verdict.NOT_YET
+        return Verdict.ACCEPT if self._answers_all(value, found) else Verdict.NOT_YET
 
     def holds(self, value: bytes) -> bool:
         """See Subject."""
-        found = self._read(value)
-        if found is None:
-            raise ValueError("a decided list of dealers is none")
-        if not self._holds_entries(found):
-            return False
+        found = _must(self._read(value))
+        self._named = found.listings
+        return self._holds_entries(found, decided=True) and self._answers_all(value, found)
+
+    def _answers_all(self, value: bytes, found: _Value) -> bool:
+        """Whether the answers of all dealers on the list are in hand."""
         needs, answered = self._needs(value), self._stage.answers.keys()
         return all(needs[dealer] <= answered for dealer in found.dealers)
 
@@ -97,9 +100,9 @@ class DealerList:
         receipts = found.listings[self._stage.receipts]
         return min(len(receipts), len(found.dealers)) >= self._scene.least
 
-    def _holds_entries(self, found: _Value) -> bool:
-        board = self._stage.board
-        return all(board.holds(topic, found.listings[topic]) for topic in self._topics)
+    def _holds_entries(self, found: _Value, *, decided: bool = False) -> bool:
+        holds = self._stage.board.holds
+        return all(holds(at, found.listings[at], decided=decided) for at in self._topics)
 
     def _needed(self, value: bytes) -> dict[str, Needs]:
         return self._stage.needed(_must(self._read(value)).listings)
@@ -119,7 +122,7 @@ class DealerList:
     def have(self) -> bytes:
         """All entries by digest, then a bitmap of members for each dealer's answers."""
         board, names, answers = self._stage.board, self._stage.names, self._stage.answers
-        packed = self._packed(tuple(board.listing(topic) for topic in self._topics))
+        packed = self._packed(tuple(board.known(topic) for topic in self._topics))
         rows = ([member for member in names if (dealer, member) in answers] for dealer in names)
         return packed + b"".join(self._bits(row) for row in rows)
 
@@ -130,7 +133,8 @@ class DealerList:
             return
         listings, at = read
         for topic in self._topics:
-            self._stage.board.give(to, topic, listings[topic])
+            named = self._named[topic] if self._named else {}
+            self._stage.board.give(to, topic, listings[topic], named)
         for (dealer, member), data in self._stage.answers.items():
             start = at + place[dealer] * self._bitmap
             held = int.from_bytes(have[start : start + self._bitmap], "little")

@@ -75,12 +75,12 @@ class Dealing(Complaints):
         """The header to all, then each member its box."""
         if self.dealer is None:
             return
-        header, boxes = self.dealer.deal()
+        header, boxes, own = self.dealer.deal()
         body, me = header.encode(), self.net.me
         what = body_digest(body)
         self.publish(HEADERS, body)
         self.headers[me, what] = header
-        self.plains[me, what] = self.dealer.plain(me)
+        self.plains[me, what] = own
         for member, box in boxes.items():
             self.net.sub(BOX[0]).send(member, Box(box))
 

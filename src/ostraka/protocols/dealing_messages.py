@@ -67,11 +67,15 @@ class Shape(Protocol):
 
 
 class Own(NamedTuple):
-    """What this peer deals: each member's vector, each time the same, and two commitments."""
+    """What this peer deals: each member's vector, each time the same, and two commitments.
+
+    ``forget`` frees memory that the vectors take until one of them is asked for again.
+    """
 
     vector: Callable[[int], bytes]
     salts: Key
     coins: tuple[bytes, bytes]
+    forget: Callable[[], None] = lambda: None
 
 
 class Setting(NamedTuple):

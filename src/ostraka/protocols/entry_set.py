@@ -7,12 +7,12 @@ from typing import Any
 
 from ostraka.net import Arrival, Inbox, Net
 from ostraka.protocols.ballots import Verdict
-from ostraka.protocols.board import COPIES, DIGEST_BYTES, Board, Entry, Listing
+from ostraka.protocols.board import DIGEST_BYTES, TWO, Board, Entry, Listing
 
 
 def packed_bytes(owners: int) -> int:
     """How long a packed listing is at most."""
-    return owners * (1 + COPIES * DIGEST_BYTES)
+    return owners * (1 + TWO * DIGEST_BYTES)
 
 
 def pack(owners: Iterable[str], listing: Listing) -> bytes:
@@ -24,7 +24,7 @@ def pack(owners: Iterable[str], listing: Listing) -> bytes:
 def unpack(owners: Sequence[str], data: bytes, at: int = 0) -> tuple[Listing, int] | None:
     """The listing that `pack` packed, and where it ends; None for other bytes. Total."""
     counts, at = data[at : at + len(owners)], at + len(owners)
-    if len(counts) != len(owners) or any(count > COPIES for count in counts):
+    if len(counts) != len(owners) or any(count > TWO for count in counts):
         return None
     listing: dict[str, tuple[bytes, ...]] = {}
     for owner, count in zip(owners, counts, strict=True):
@@ -49,6 +49,7 @@ class EntrySet:
     def __init__(self, board: Board, owners: Sequence[str], least: int) -> None:
         self._board, self._owners, self._least = board, tuple(owners), least
         self._first = board.listing(0)
+        self._named: Listing = {}
         self.value_bytes = self.have_bytes = packed_bytes(len(owners))
         self.inboxes: Sequence[Inbox[Any]] = (board.inbox,)
 
@@ -64,6 +65,7 @@ class EntrySet:
             return Verdict.REFUSE
         if self._board.omits(0, listing, self._first):
             return Verdict.REFUSE
+        self._named = listing
         return Verdict.ACCEPT if self._board.holds(0, listing) else Verdict.NOT_YET
 
     def holds(self, value: bytes) -> bool:
@@ -71,7 +73,8 @@ class EntrySet:
         listing = self._read(value)
         if listing is None:
             raise ValueError("a decided set of entries is none")
-        return self._board.holds(0, listing)
+        self._named = listing
+        return self._board.holds(0, listing, decided=True)
 
     def upon(self, got: Arrival) -> None:
         """See Subject."""
@@ -79,13 +82,13 @@ class EntrySet:
 
     def have(self) -> bytes:
         """See Subject."""
-        return pack(self._owners, self._board.listing(0))
+        return pack(self._owners, self._board.known(0))
 
     def give(self, net: Net, to: str, have: bytes) -> None:
         """See Subject."""
         listing = self._read(have)
         if listing is not None:
-            self._board.give(to, 0, listing)
+            self._board.give(to, 0, listing, self._named)
 
     def entries(self, value: bytes) -> dict[str, Entry]:
         """The entries that a decided value counts, in the order of owners."""

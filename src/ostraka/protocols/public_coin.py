@@ -16,6 +16,7 @@ from ostraka.crypto.prg import KEY_BYTES, Key
 from ostraka.protocols.board import UNSIGNED, Entry, Topic
 from ostraka.protocols.entry_set import EntrySet
 from ostraka.protocols.scene import Assembly, Scene
+from ostraka.protocols.waiting import gather
 
 
 def committed(scene: Scene, number: int, dealer: str, part: Key) -> bytes:
@@ -40,7 +41,7 @@ async def toss(
     board = assembly.board(name, [Topic("", KEY_BYTES, owners, sound)])
     if own is not None:
         board.publish(0, Entry(own.reveal(), UNSIGNED))
-    await board.wait(0, owners, assembly.net.now + scene.phase_s, assembly.trace)
+    await gather(assembly, name, board, owners)
     subject = EntrySet(board, owners, scene.least)
     decision = await assembly.decide(name, subject)
     parts = subject.entries(decision.value)

@@ -1,17 +1,19 @@
 """One attempt of a round: from fresh keys to the set of submissions that count, or `void`.
 
     1  keys      every peer publishes a key for boxes; agreed on: who takes part
-    2  deal      first message: shares of the submission; agreed on: who has dealt what
+    2  deal      first message: shares of the submission; agreed on: who has dealt what, and then,
+                 as deal-opened, whose boxes open
     3  coin      random projections
-    4  proof     second message: shares of the proof's bits; agreed on again
-    5  coin      coefficients of the checks
+    4  proof     second message: shares of the proof's bits; agreed on in the same two stages
+    5  last-coin coefficients of the checks
     6  checks    three words of every member for every dealer and copy; agreed on
-    7  window    bundles, against burnt members
+    7  a window  bundles, against burnt members
     8  accepted  the set, or void
 
-Source: steps 1 to 6 of the serverless design. The agreements are named as below. A peer that has
-waited too long, or has lost what it held, goes to the last one with nothing in hand: it votes, and
-learns what is decided.
+Source: steps 1 to 6 of the serverless design, which has one agreement for each message: then a
+dealer could publish a box that does not open so late that its member cannot say so any more, and
+stop everybody. The agreements are named as here. A peer that has waited too long, or has lost what
+it held, goes to the last one with nothing in hand: it votes, and learns what is decided.
 """
 
 from __future__ import annotations
@@ -131,7 +133,8 @@ class Attempt:
         own = None
         if deals and begun.submission is not None:
             shape = values = begun.first(statement, begun.submission, key.derive("first"))
-            own = Own(values.vector, key.derive("salts"), (coins[0], coins[1]))
+            salts = key.derive("salts")
+            own = Own(values.vector, salts, (coins[0], coins[1]), values.forget)
         setting = Setting(DEAL, members, members, secrets, shape, exposed)
         first = await deal(assembly, setting, own)
 

@@ -53,11 +53,11 @@ class Plan:
     def patience_s(self) -> float:
         """How long a peer takes part in an attempt before it gives up: every step at its longest.
 
-        Two phases for keys, four for each dealing, one for each coin, two for checks and bundles,
-        and six agreements of t + 2 views.
+        A phase for keys, five for each message, one for each coin, one for checks and one for
+        bundles; eight agreements of t + 2 views.
         """
         views = sum(self.view_s + view for view in range(self.t + 2))
-        return 14 * self.phase_s + 6 * views
+        return 15 * self.phase_s + 8 * views
 
     def names(self, state: State) -> tuple[str, ...]:
         """The peers that are left."""
