@@ -30,6 +30,7 @@ from ostraka.attacks.peers_deal import (
 from ostraka.attacks.peers_say import (
     BadSignatures,
     Crowding,
+    Doubts,
     FalseBundle,
     FalseComplaint,
     FalseOpening,
@@ -53,6 +54,13 @@ from tests.protocols.serverless_world import PHASE_S, World, late_links, told
 pytestmark = pytest.mark.slow
 LIAR = 2
 MISSING, SPOILT = ("deal", "proof"), ("deal-opened", "proof-opened")
+
+
+def doubting(*cheats: PeerAttack) -> PeerAttack:
+    """So that there is a second stage, in which some of them cheat."""
+    return Together((Doubts(), *cheats))
+
+
 """Steps in which members complain: of boxes that are missing, of boxes that do not open."""
 
 
@@ -290,22 +298,41 @@ def test_garbage_that_is_published_to_all_but_its_member_is_complained_about(
     wide(cheats, crashes=[Crash("p10", 0.0)]).run().check(out=[10])
 
 
+def test_where_all_have_boxes_that_open_there_is_no_second_stage() -> None:
+    def stages(cheats: dict[int, PeerAttack]) -> set[str]:
+        seen = set()
+
+        class Watch:
+            corrupt = frozenset[str]()
+
+            def on_send(self, now: float, sender: str, to: str, frame: Frame) -> list[Delivery]:
+                seen.update(name for name, _ in frame.label)
+                return [Delivery(sender, to, frame)]
+
+        World(cheats, adversary=Watch()).run().check()
+        return seen & set(SPOILT)
+
+    assert stages({}) == set()
+    assert stages({LIAR: Doubts()}) == set(SPOILT)
+    assert stages({LIAR: Silent("deal")}) == set(SPOILT)
+
+
 @pytest.mark.parametrize("steps", [MISSING, SPOILT])
 @pytest.mark.parametrize("about", [("p05", "p06"), tuple(World().names)])
 def test_false_complaints_harm_nobody(steps: tuple[str, ...], about: tuple[str, ...]) -> None:
-    world = World({LIAR: FalseComplaint(about, steps)}).run().check()
+    world = World({LIAR: doubting(FalseComplaint(about, steps))}).run().check()
     assert len(world.result("p00").accepted) == world.n
 
 
 @pytest.mark.parametrize("steps", [MISSING, SPOILT])
 def test_a_complaint_that_comes_behind_another_receipt_is_answered(steps: tuple[str, ...]) -> None:
     """The dealer is shown two receipts, of which all others have but the one that complains."""
-    world = World({LIAR: FalseComplaint(("p05",), steps, hidden=1)}).run().check()
+    world = World({LIAR: doubting(FalseComplaint(("p05",), steps, hidden=1))}).run().check()
     assert len(world.result("p00").accepted) == world.n
 
 
 def test_as_many_false_complaints_as_liars_cost_t_vectors_at_most() -> None:
-    cheat = FalseComplaint(("p05", "p06", "p07"), SPOILT)
+    cheat = doubting(FalseComplaint(("p05", "p06", "p07"), SPOILT))
     world = wide({3: cheat, 4: cheat}).run().check()
     assert len(world.result("p00").accepted) == world.n
 
@@ -338,7 +365,7 @@ ENTRIES = [
 @pytest.mark.parametrize(("step", "topic"), ENTRIES)
 def test_who_signs_two_things_is_evicted(step: str, topic: int) -> None:
     """Each half of the others is shown another one; they learn of both as they agree."""
-    World({LIAR: TwoBodies(step, topic)}).run().check(out=[LIAR], blamed=[LIAR])
+    World({LIAR: doubting(TwoBodies(step, topic))}).run().check(out=[LIAR], blamed=[LIAR])
 
 
 @pytest.mark.parametrize("step", ["deal", "checks"])
@@ -367,7 +394,7 @@ def test_unsigned_entries_do_not_crowd_out_what_all_others_have(step: str) -> No
 
 @pytest.mark.parametrize("step", SPOILT)
 def test_a_complaint_that_its_dealer_has_no_room_for_does_not_leave_it_out(step: str) -> None:
-    World({LIAR: FalseComplaint(("p05",), (step,), hidden=2)}).run().check()
+    World({LIAR: doubting(FalseComplaint(("p05",), (step,), hidden=2))}).run().check()
 
 
 @pytest.mark.parametrize("step", SPOILT)
@@ -375,7 +402,7 @@ def test_a_complaint_that_its_dealer_is_not_shown_does_not_leave_it_out(step: st
     """The others pass it on in time for an answer."""
     complaint = FalseComplaint(("p05",), (step,))
     hidden = Withhold(("p05",), ("Entry",), (step,))
-    World({LIAR: Together((complaint, hidden))}).run().check()
+    World({LIAR: doubting(complaint, hidden)}).run().check()
 
 
 @pytest.mark.parametrize("step", ["keys", "deal", "proof", "checks"])
@@ -457,7 +484,8 @@ def test_silent_liars_and_a_crash_together_stop_nobody(since: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "cheat", [Stale(), Stale(0, 1), Swapped(), Swapped(("deal-opened", 0), ("proof-opened", 0))]
+    "cheat",
+    [Stale(), Stale(0, 1), Swapped(), doubting(Swapped(("deal-opened", 0), ("proof-opened", 0)))],
 )
 def test_what_was_signed_for_something_else_counts_for_nothing(cheat: PeerAttack) -> None:
     World({LIAR: cheat}).run().check()
@@ -505,7 +533,7 @@ def test_a_member_that_crashes_after_its_words_is_an_erasure() -> None:
 ALL: list[tuple[PeerAttack, PeerAttack]] = [
     (NoBit(), FalseWords()),
     (WrongShares((6,)), FalseOpening()),
-    (FalseComplaint(("p05",), SPOILT), Withhold(("p08",), ("Box", "Answer"))),
+    (doubting(FalseComplaint(("p05",), SPOILT)), Withhold(("p08",), ("Box", "Answer"))),
     (TwoBodies(), Silent("checks")),
     (NoOpening(("p08",), "proof"), FalseWords((2,), (1,))),
     (HalfReveal(), TwoBodies("checks", 0)),

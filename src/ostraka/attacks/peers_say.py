@@ -110,6 +110,21 @@ class FalseComplaint(PeerAttack):
 
 
 @dataclass(frozen=True)
+class Doubts(PeerAttack):
+    """Says in its receipts that some box does not open, but not whose: one more stage for all."""
+
+    name: ClassVar[str] = "doubts"
+
+    def sent(self, liar: Liar, place: Place, to: str, message: Sendable) -> Iterable[Sendable]:
+        """The receipt with that, signed."""
+        due = place.step in ("deal", "proof") and place.of_receipt
+        if not due or not own_entry(liar, place, message):
+            return (message,)
+        receipt = read_own(Receipt.form(n=len(liar.names)), message)
+        return (liar.signed(place, replace(receipt, opens=False).encode()),)
+
+
+@dataclass(frozen=True)
 class TwoBodies(PeerAttack):
     """Signs two bodies where it may sign one, and shows each half of the others another one.
 
@@ -308,7 +323,7 @@ class FalseBundle(PeerAttack):
 SAYING_ATTACKS: dict[str, type[PeerAttack]] = {
     attack.name: attack
     for attack in (
-        *(Silent, Withhold, NoOpening, FalseComplaint, TwoBodies, ThreeBodies, Crowding),
+        *(Silent, Withhold, NoOpening, FalseComplaint, Doubts, TwoBodies, ThreeBodies, Crowding),
         *(BadSignatures, HalfReveal, FalseWords, FalseOpening, SmallKey, Stale, Swapped),
         FalseBundle,
     )

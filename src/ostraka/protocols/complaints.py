@@ -6,7 +6,7 @@ One of two stages of dealing.py: first whose box is missing, then whose box does
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,12 +53,10 @@ class Complaints(ABC):
         self.names, self.dealer = assembly.scene.names, dealer
         self.place = {name: at for at, name in enumerate(self.names)}
         self._assembly = assembly
-        form = Receipt.form(n=len(self.names))
-
-        def sound(owner: str, body: bytes) -> bool:
-            return not isinstance(form.decode(body), Malformed)
-
-        receipts = Topic(f"receipt {name}", form.max_bytes, setting.members, sound)
+        self._form = Receipt.form(n=len(self.names))
+        self._read: dict[bytes, Receipt] = {}
+        cap = self._form.max_bytes
+        receipts = Topic(f"receipt {name}", cap, setting.members, self._is_receipt)
         self.topics = (*topics, receipts)
         self.receipts = len(topics)
         self.board = assembly.board(name, self.topics)
@@ -78,6 +76,10 @@ class Complaints(ABC):
         """Whether this peer complains about a dealer."""
 
     @abstractmethod
+    def opens(self) -> bool:
+        """Whether all boxes open that this peer holds."""
+
+    @abstractmethod
     def headers_in(self, listings: Sequence[Listing]) -> Mapping[str, bytes]:
         """The dealers that these listings let be, complaints aside, and their headers."""
 
@@ -92,6 +94,13 @@ class Complaints(ABC):
     @abstractmethod
     def concerns(self, dealer: str, named: bytes, header: bytes) -> bool:
         """Whether a complaint that names one header is about a dealer of this one."""
+
+    def _is_receipt(self, owner: str, body: bytes) -> bool:
+        receipt = self._form.decode(body)
+        if isinstance(receipt, Malformed):
+            return False
+        self._read[body] = receipt
+        return True
 
     # --- receipts -----------------------------------------------------------------------------
 
@@ -108,9 +117,12 @@ class Complaints(ABC):
                 at = self.place[dealer]
                 headers[at] = octets(self.header(dealer) or bytes(DIGEST_BYTES))
                 wrong[at] = self.wrong(dealer)
-            self.publish(self.receipts, Receipt(headers, wrong).encode())
+            receipt = Receipt(headers, wrong, self.opens())
+            body = receipt.encode()
+            self._read[body] = receipt
+            self.publish(self.receipts, body)
         await self.until(self._heard, 2 * self.scene.phase_s)
-        self._waiting.over()
+        await self._waiting.over()
 
     async def until(self, enough: Callable[[], bool], seconds: float) -> None:
         """Take what comes until it is enough, or the wait is over."""
@@ -137,7 +149,8 @@ class Complaints(ABC):
         """`complaints` of receipts that are in hand, member to digest."""
         entries = self.board.entries
         bodies = {m: entries(self.receipts, m)[what].body for m, what in receipts.items()}
-        return complaints(self.scene, self.setting, bodies)
+        read = {member: self._read[body] for member, body in bodies.items()}
+        return complaints(self.scene, self.setting, read)
 
     def needed(self, listings: Sequence[Listing]) -> dict[str, Needs]:
         """The dealers that these listings, all of it in hand, let be; what each had to answer."""
@@ -151,6 +164,19 @@ class Complaints(ABC):
                     wanted[dealer].add((dealer, member))
         most = self.scene.plan.t if self.kind == SECOND else len(self.names)
         return {dealer: frozenset(one) for dealer, one in wanted.items() if len(one) <= most}
+
+    def untroubled(self, listings: Sequence[Listing], dealers: Collection[str]) -> bool:
+        """Whether every member says that it has each of these dealers' boxes, and that all open."""
+        receipts = listings[self.receipts]
+        if any(len(receipts.get(member, ())) != 1 for member in self.setting.members):
+            return False
+        places = [self.place[dealer] for dealer in dealers]
+        bodies = (
+            self.board.entries(self.receipts, member)[receipts[member][0]].body
+            for member in self.setting.members
+        )
+        read = [self._read[body] for body in bodies]
+        return all(one.opens and not one.wrong[places].any() for one in read)
 
     # --- answers ------------------------------------------------------------------------------
 

@@ -113,6 +113,11 @@ class DealerList:
         found = self._stage.headers_in(decided.listings)
         return {name: found[name] for name in self._stage.names if name in decided.dealers}
 
+    def untroubled(self, value: bytes) -> bool:
+        """Whether a decided list shows that every member has, and could open, what it names."""
+        decided = _must(self._read(value))
+        return self._stage.untroubled(decided.listings, decided.dealers)
+
     # --- items --------------------------------------------------------------------------------
 
     def upon(self, got: Arrival) -> None:
@@ -199,10 +204,11 @@ async def deal(assembly: Assembly, setting: Setting, own: Own | None) -> Dealt:
     dealing = Dealing(assembly, setting, own)
     dealing.send()
     await dealing.receive()
-    decided = await _agreed(assembly, dealing)
-    opening = OpeningBoxes(assembly, dealing, decided)
-    await opening.hear()
-    decided = await _agreed(assembly, opening)
+    decided, untroubled = await _agreed(assembly, dealing)
+    if not untroubled:
+        opening = OpeningBoxes(assembly, dealing, decided)
+        await opening.hear()
+        decided, _ = await _agreed(assembly, opening)
     headers, plains = {}, {}
     for dealer, what in decided.items():
         headers[dealer] = dealing.board.entries(HEADERS, dealer)[what]
@@ -211,7 +217,8 @@ async def deal(assembly: Assembly, setting: Setting, own: Own | None) -> Dealt:
     return Dealt(headers, plains, dealing)
 
 
-async def _agreed(assembly: Assembly, stage: Complaints) -> dict[str, bytes]:
+async def _agreed(assembly: Assembly, stage: Complaints) -> tuple[dict[str, bytes], bool]:
+    """The dealers that stay, by their headers, and whether no member is troubled."""
     subject = DealerList(stage)
     decision = await assembly.decide(stage.name, subject)
-    return subject.headers(decision.value)
+    return subject.headers(decision.value), subject.untroubled(decision.value)

@@ -12,9 +12,10 @@ honest member never says of an honest dealer.
     header    to all, signed: for each member the digest of its sealed box, and a salted digest of
               the vector in it; two commitments to parts of coins
     box       to its member: the vector, sealed to the member's key of this attempt
-    receipt   to all, signed: the headers that I hold, and whose box I lack
+    receipt   to all, signed: the headers that I hold, whose box I lack, whether all others open
     box       to all, by the dealer, of each member that lacks it
     agreement on headers and receipts, and so on who is listed and what was published
+    and, unless every member has said that it has all boxes and that they open:
     receipt   to all, signed: whose box does not open to what the header says
     vector    to all, by the dealer, of each member that says so
     agreement on these receipts, and so on who stays
@@ -67,6 +68,7 @@ class Dealing(Complaints):
         self.plains: dict[tuple[str, bytes], bytes] = {}
         self.spoilt: set[tuple[str, bytes]] = set()
         self._early: dict[str, bytes] = {}
+        self._missing = list(setting.dealers)
 
     def _sound(self, owner: str, body: bytes) -> bool:
         return not isinstance(self.header_form.decode(body), Malformed)
@@ -86,9 +88,14 @@ class Dealing(Complaints):
 
     async def receive(self) -> None:
         """Headers and boxes, then receipts and answers, each in its time."""
-        dealers = self.setting.dealers
-        await self.until(lambda: not any(map(self.wrong, dealers)), self.scene.phase_s)
+        await self.until(self._complete, self.scene.phase_s)
         await self.hear()
+
+    def _complete(self) -> bool:
+        """Whether every dealer's box is here; who was not wrong once is not looked at again."""
+        while self._missing and not self.wrong(self._missing[-1]):
+            self._missing.pop()
+        return not self._missing
 
     # --- what a receipt says --------------------------------------------------------------------
 
@@ -101,6 +108,10 @@ class Dealing(Complaints):
         header = self.header(dealer)
         key = (dealer, header or b"")
         return header is None or (key not in self.plains and key not in self.spoilt)
+
+    def opens(self) -> bool:
+        """See Complaints."""
+        return not self.spoilt
 
     def headers_in(self, listings: Sequence[Listing]) -> Mapping[str, bytes]:
         """See Complaints: who has one header, and not two."""

@@ -12,7 +12,7 @@ from ostraka.crypto.prg import Key
 from ostraka.crypto.transcript import digest
 from ostraka.protocols.board import DIGEST_BYTES
 from ostraka.protocols.scene import Scene
-from ostraka.wire import Array, Message, Octets, Tensor
+from ostraka.wire import Array, Bool, Message, Octets, Tensor
 
 HEADERS = 0
 """The topic of headers; receipts come after it."""
@@ -35,10 +35,14 @@ class Header(Message):
 
 @dataclass(frozen=True)
 class Receipt(Message):
-    """A member's word on each dealer: the header that it holds, and whether it complains."""
+    """A member's word on each dealer: the header that it holds, and whether it complains.
+
+    ``opens``: every box that it holds opens to what its header says.
+    """
 
     headers: Digests
     wrong: Annotated[Array, Tensor("bool", ("n",))]
+    opens: Bool
 
 
 @dataclass(frozen=True)
@@ -94,18 +98,16 @@ class Setting(NamedTuple):
 
 
 def complaints(
-    scene: Scene, setting: Setting, receipts: Mapping[str, bytes]
+    scene: Scene, setting: Setting, receipts: Mapping[str, Receipt]
 ) -> dict[str, dict[str, bytes]]:
-    """Whom receipts (member to body) complain about, and under which header: zeros for none.
+    """Whom members' receipts complain about, and under which header: zeros for none.
 
-    Members that name more than t + dropouts dealers name nobody, nor do bodies that are none.
+    Members that name more than t + dropouts dealers name nobody.
     """
-    form, names = Receipt.form(n=len(scene.names)), scene.names
-    most = scene.plan.t + scene.plan.dropouts
+    names, most = scene.names, scene.plan.t + scene.plan.dropouts
     found = {}
-    for member, body in receipts.items():
-        receipt = form.decode(body)
-        if isinstance(receipt, Receipt) and receipt.wrong.any():
+    for member, receipt in receipts.items():
+        if receipt.wrong.any():
             dealers = {
                 names[at]: bytes(receipt.headers[at])
                 for at in np.flatnonzero(receipt.wrong).tolist()

@@ -33,6 +33,10 @@ class OpeningBoxes(Complaints):
         """See Complaints."""
         return (dealer, self._decided.get(dealer, b"")) in self._dealing.spoilt
 
+    def opens(self) -> bool:
+        """See Complaints."""
+        return not self._dealing.spoilt
+
     def headers_in(self, listings: Sequence[Listing]) -> Mapping[str, bytes]:
         """See Complaints."""
         return self._decided
