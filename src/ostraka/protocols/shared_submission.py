@@ -44,12 +44,13 @@ class First:
             return len(payload) == KEY_BYTES
         return _elements(payload, self.width) is not None
 
-    def row(self, member: int, payload: Body, out: Field) -> None:
-        """Write a member's elements (width,); the payload is sound."""
-        if member < self.statement.packing.seeds:
-            uniform(Key(bytes(payload)).stream(), out)
-        else:
-            out[:] = np.frombuffer(payload, "<u8")
+    def elements(self, member: int, payload: Body) -> Field:
+        """A member's elements (width,), read-only; the payload is sound."""
+        if member >= self.statement.packing.seeds:
+            return np.frombuffer(payload, "<u8")
+        drawn = np.empty(self.width, np.uint64)
+        uniform(Key(bytes(payload)).stream(), drawn)
+        return drawn
 
 
 class FirstDeal(First):
@@ -151,9 +152,8 @@ def member_shares(
     n, dealt, bits = len(firsts), statement.dealt, statement.width - statement.dealt
     values = np.empty((n, statement.width), np.uint64)
     masks = np.empty((3, n, COPIES), np.uint64)
-    row = np.empty(first.width, np.uint64)
     for at, (one, two) in enumerate(zip(firsts, seconds, strict=True)):
-        first.row(member, one, row)
+        row = first.elements(member, one)
         values[at, :dealt], masks[0, at] = row[:dealt], row[dealt:]
         rest = np.frombuffer(two, "<u8")
         values[at, dealt:] = rest[:bits]
@@ -165,10 +165,8 @@ def summed(statement: Statement, member: int, firsts: Sequence[Body]) -> Field:
     """A member's share (dealt,) of the sum of several dealers' parts."""
     first = First(statement)
     total = np.zeros(statement.dealt, np.uint64)
-    row = np.empty(first.width, np.uint64)
     for payload in firsts:
-        first.row(member, payload, row)
-        add(total, row[: statement.dealt], total)
+        add(total, first.elements(member, payload)[: statement.dealt], total)
     return total
 
 
