@@ -400,7 +400,10 @@ def test_an_image_without_equations_is_refused() -> None:
 def test_as_many_projections_as_the_budget_asks() -> None:
     assert ball().tests == 64
     large = Packing.fitting(200, 40)
-    assert Statement.of(Ball(D, 1.0, 10), large, 3).tests == 41 + 40 + 3 + 6
+    # Who may choose which 43 of 200 parts of the coin are missing has so many coins, in bits.
+    choices = sum(math.comb(200, missing) for missing in range(44))
+    assert 2 ** (146) < choices < 2**147
+    assert Statement.of(Ball(D, 1.0, 10), large, 3).tests == 41 + 147 + 6
 
 
 def test_clipped_means_of_any_update_have_a_proof() -> None:

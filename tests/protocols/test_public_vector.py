@@ -11,8 +11,10 @@ import pytest
 from ostraka.crypto.sign import signer_from
 from ostraka.crypto.transcript import digest
 from ostraka.drivers.sim import Links, Simulation
-from ostraka.net import Net
-from ostraka.protocols.public_vector import VECTOR, Computed, settle
+from ostraka.net import Arrival, Net
+from ostraka.protocols.ballots import Verdict
+from ostraka.protocols.consistent_broadcast import vector_hash
+from ostraka.protocols.public_vector import VECTOR, Computed, NearVector, settle
 from ostraka.protocols.scene import Assembly, Scene
 from ostraka.protocols.votes import Plan
 
@@ -89,3 +91,25 @@ def test_a_leader_that_says_nothing_costs_a_view(liar: Any) -> None:
     found = World(liars={LEADER: liar}).run()
     assert len(set(found.values())) == 1
     assert rounded(LEADER).tobytes() not in found.values()
+
+
+def test_what_was_accepted_once_is_kept_whatever_its_sender_shows_later() -> None:
+    async def program(net: Net) -> list[Any]:
+        subject = NearVector(net.sub("root"), rounded("b"), ("a", "c"), 1e-4)
+        shown = [rounded(name) for name in ("a", "c", "d")]
+        verdicts = []
+        for number, vector in enumerate(shown):
+            subject.upon(Arrival(0, (number,), "a", Computed(vector)))
+            verdicts.append(subject.judge(vector_hash(vector)))
+        subject.upon(Arrival(0, (9,), "a", Computed(shown[2])))
+        return [
+            *verdicts,
+            subject.judge(vector_hash(shown[2])),
+            subject.holds(vector_hash(shown[0])),
+        ]
+
+    (found,) = Simulation({"b": program}, seed=1).run().values()
+    # The first of a sender is kept, another one once it is proposed, and none is forgotten.
+    first, *others = found.result
+    assert first is Verdict.ACCEPT
+    assert others == [Verdict.NOT_YET, Verdict.NOT_YET, Verdict.ACCEPT, True]

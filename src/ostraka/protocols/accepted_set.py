@@ -58,7 +58,7 @@ class TwoVotes(Message):
         """What it tells; None for anything else. Total."""
         try:
             return Evidence.of(json.loads(self.told))
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return None
 
 
@@ -155,6 +155,8 @@ class AcceptedSet:
             return None
         blamed = self._charges.blamed()
         dealers = [dealer for dealer in trial.acceptable if dealer not in blamed]
+        if len(dealers) < self._scene.least:
+            return None
         return self._after(trial) + self._bits(dealers) + self._bits(blamed)
 
     def judge(self, value: bytes) -> Verdict:
@@ -168,6 +170,8 @@ class AcceptedSet:
         if found is None or found.after != self._after(trial):
             return Verdict.REFUSE
         dealers, evicted = set(found.dealers), set(found.evicted)
+        if len(dealers) < self._scene.least:  # nothing was opened: a new deal is better
+            return Verdict.REFUSE
         if not dealers <= set(trial.acceptable) - self._first - evicted:
             return Verdict.REFUSE
         reasons = evicted | (set(trial.acceptable) - dealers)

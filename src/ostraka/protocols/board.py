@@ -101,13 +101,26 @@ class Board:
         topic, entry = self._topics[at], got.message
         owner, what = topic.owners[place], body_digest(entry.body)
         held = self._held[at].get(owner, {})
-        if what in held or len(entry.body) > topic.cap:
+        if what in held:
+            return self._better(at, owner, what, entry)
+        if len(entry.body) > topic.cap:
             return None
         if not topic.sound(owner, entry.body):
             return None
         if got.sender != owner and not self._believed(at, owner, what, entry, got.sender):
             return None
         self._held[at].setdefault(owner, {})[what] = entry
+        return at, owner
+
+    def _better(self, at: int, owner: str, what: bytes, entry: Entry) -> tuple[int, str] | None:
+        """Take a signature that holds in place of one that does not, of an entry that is held."""
+        use = self._topics[at].use
+        if entry.signature == self._held[at][owner][what].signature or self.proven(at, owner, what):
+            return None
+        if not self._signed(use, owner, entry.body, entry.signature):
+            return None
+        self._held[at][owner][what] = entry
+        self._proven[at, owner, what] = True
         return at, owner
 
     def _believed(self, at: int, owner: str, what: bytes, entry: Entry, sender: str) -> bool:
@@ -136,21 +149,13 @@ class Board:
 
     def convincing(self, topic: int) -> Listing:
         """What is held of a topic and would convince others, two of an owner at most."""
-        found = {owner: self._two(topic, owner) for owner in self._held[topic]}
+        found = {owner: self.two(topic, owner) for owner in self._held[topic]}
         return {owner: tuple(sorted(digests)) for owner, digests in found.items() if digests}
 
-    def _two(self, topic: int, owner: str) -> list[bytes]:
+    def two(self, topic: int, owner: str) -> list[bytes]:
         """The first two entries of an owner that would convince others; fewer where it has none."""
         held = self._held[topic].get(owner, {})
         return list(islice((what for what in held if self.proven(topic, owner, what)), TWO))
-
-    def known(self, topic: int) -> Listing:
-        """What one tells others to hold: two of an owner at most, those that convince first."""
-        found = {}
-        for owner, held in self._held[topic].items():
-            two = self._two(topic, owner) if len(held) > 1 else []
-            found[owner] = tuple(sorted([*two, *(w for w in held if w not in two)][:TWO]))
-        return found
 
     def omits(self, topic: int, listing: Listing, held: Listing) -> bool:
         """Whether a listing omits something of what was held, and that would convince others.
@@ -168,7 +173,7 @@ class Board:
         """(use, owner, both entries) of every owner that has signed two."""
         for at, (topic, held) in enumerate(zip(self._topics, self._held, strict=True)):
             for owner, entries in held.items():
-                two = self._two(at, owner) if topic.use and len(entries) >= TWO else ()
+                two = self.two(at, owner) if topic.use and len(entries) >= TWO else ()
                 if len(two) == TWO:
                     yield topic.use, owner, tuple(entries[what] for what in two)
 
@@ -189,7 +194,7 @@ class Board:
         return all(
             digests[0] in held.get(owner, ())
             if len(digests) < TWO
-            else decided or len(self._two(topic, owner)) == TWO
+            else decided or len(self.two(topic, owner)) == TWO
             for owner, digests in listing.items()
         )
 
@@ -200,7 +205,7 @@ class Board:
         """
         for owner, held in self._held[topic].items():
             has = known.get(owner, ())
-            two = self._two(topic, owner) if len(held) > 1 else list(held)
+            two = self.two(topic, owner) if len(held) > 1 else list(held)
             single = named.get(owner, ()) if len(named.get(owner, ())) < TWO else ()
             spare = [what for what in two if what not in has][: TWO - len(has)]
             for what in dict.fromkeys((*spare, *single)):

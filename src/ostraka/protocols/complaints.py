@@ -17,6 +17,7 @@ from ostraka.protocols.board import DIGEST_BYTES, Entry, Listing, Topic, within
 from ostraka.protocols.dealer import Dealer
 from ostraka.protocols.dealing_messages import (
     ANSWER,
+    FIRST,
     SALT_BYTES,
     SECOND,
     Answer,
@@ -27,6 +28,7 @@ from ostraka.protocols.dealing_messages import (
 )
 from ostraka.protocols.scene import Assembly
 from ostraka.protocols.waiting import Waiting
+from ostraka.wire import Array
 
 Needs = frozenset[tuple[str, str]]
 """Answers, each by dealer and member."""
@@ -55,6 +57,8 @@ class Complaints(ABC):
         self._assembly = assembly
         self._form = Receipt.form(n=len(self.names))
         self._read: dict[bytes, Receipt] = {}
+        self.current = np.zeros((len(self.names), DIGEST_BYTES), np.uint8)
+        """The header that this peer holds of each dealer, zeros for none."""
         cap = self._form.max_bytes
         receipts = Topic(f"receipt {name}", cap, setting.members, self._is_receipt)
         self.topics = (*topics, receipts)
@@ -64,7 +68,7 @@ class Complaints(ABC):
         answers = Inbox(ANSWER, Answer.form(box=self.cap), frozenset(assembly.others))
         self.inboxes: tuple[Inbox[Any], ...] = (self.board.inbox, answers)
         self.answers: dict[tuple[str, str], bytes] = {}
-        self._told: set[tuple[str, str, bytes]] = set()
+        self._told: set[tuple[str, bytes]] = set()
         self._waiting = Waiting(assembly, name)
 
     @abstractmethod
@@ -84,8 +88,8 @@ class Complaints(ABC):
         """The dealers that these listings let be, complaints aside, and their headers."""
 
     @abstractmethod
-    def named(self, dealer: str, member: str, data: bytes) -> bytes | None:
-        """The header that names what a dealer has published; None where none does."""
+    def named(self, dealer: str, member: str, data: bytes) -> Sequence[bytes]:
+        """The headers that name what a dealer has published."""
 
     @abstractmethod
     def take_answer(self, dealer: str, what: bytes, data: bytes) -> None:
@@ -137,20 +141,23 @@ class Complaints(ABC):
         """Whether all members have given a receipt, and all complaints in them are answered."""
         if self.board.count(self.receipts) < len(self.setting.members):
             return False
-        listing = self.board.listing(self.receipts)
-        found = self._complaints({m: digests[0] for m, digests in listing.items()})
+        single = {m: held[0] for m, held in self.board.listing(self.receipts).items()}
+        found = self._complaints(single, self.current)
         return all(
             (dealer, member) in self.answers
             for member, dealers in found.items()
             for dealer in dealers
         )
 
-    def _complaints(self, receipts: Mapping[str, bytes]) -> dict[str, dict[str, bytes]]:
+    def _complaints(
+        self, receipts: Mapping[str, bytes], headers: Array
+    ) -> dict[str, dict[str, bytes]]:
         """`complaints` of receipts that are in hand, member to digest."""
         entries = self.board.entries
         bodies = {m: entries(self.receipts, m)[what].body for m, what in receipts.items()}
         read = {member: self._read[body] for member, body in bodies.items()}
-        return complaints(self.scene, self.setting, read)
+        named = headers if self.kind == FIRST else None
+        return complaints(self.scene, self.setting, read, named)
 
     def needed(self, listings: Sequence[Listing]) -> dict[str, Needs]:
         """The dealers that these listings, all of it in hand, let be; what each had to answer."""
@@ -158,7 +165,10 @@ class Complaints(ABC):
         receipts = listings[self.receipts]
         single = {m: digests[0] for m, digests in receipts.items() if len(digests) == 1}
         wanted: dict[str, set[tuple[str, str]]] = {dealer: set() for dealer in headers}
-        for member, dealers in self._complaints(single).items():
+        listed = np.zeros_like(self.current)
+        for dealer, header in headers.items():
+            listed[self.place[dealer]] = octets(header)
+        for member, dealers in self._complaints(single, listed).items():
             for dealer, named in dealers.items():
                 if dealer in wanted and self.concerns(dealer, named, headers[dealer]):
                     wanted[dealer].add((dealer, member))
@@ -176,7 +186,12 @@ class Complaints(ABC):
             for member in self.setting.members
         )
         read = [self._read[body] for body in bodies]
-        return all(one.opens and not one.wrong[places].any() for one in read)
+        found = self.headers_in(listings)
+        headers = np.stack([octets(found[dealer]) for dealer in dealers])
+        return all(
+            one.opens and not one.wrong[places].any() and (one.headers[places] == headers).all()
+            for one in read
+        )
 
     # --- answers ------------------------------------------------------------------------------
 
@@ -198,11 +213,12 @@ class Complaints(ABC):
         if topic != self.receipts:
             return
         for what in self.board.entries(topic, owner):
-            for dealer, named in self._complaints({owner: what}).get(owner, {}).items():
+            found = self._complaints({owner: what}, self.current).get(owner, {})
+            for dealer, named in found.items():
                 if dealer == self.net.me:
                     self._accused(owner, named)
-                elif (dealer, owner, what) not in self._told:
-                    self._told.add((dealer, owner, what))
+                elif (dealer, what) not in self._told and what in self.board.two(topic, owner):
+                    self._told.add((dealer, what))  # others would only take up room
                     self.board.pass_on(dealer, topic, owner, what)
 
     def _accused(self, member: str, named: bytes) -> None:
@@ -228,8 +244,7 @@ class Complaints(ABC):
         if max(of, to) >= len(self.names) or (self.names[of], self.names[to]) in self.answers:
             return
         dealer, member = self.names[of], self.names[to]
-        what = self.named(dealer, member, data)
-        if what is not None:
+        for what in self.named(dealer, member, data):
             self.answers[dealer, member] = data
             if member == self.net.me:
                 self.take_answer(dealer, what, data)

@@ -127,7 +127,7 @@ class DealerList:
     def have(self) -> bytes:
         """All entries by digest, then a bitmap of members for each dealer's answers."""
         board, names, answers = self._stage.board, self._stage.names, self._stage.answers
-        packed = self._packed(tuple(board.known(topic) for topic in self._topics))
+        packed = self._packed(tuple(board.convincing(topic) for topic in self._topics))
         rows = ([member for member in names if (dealer, member) in answers] for dealer in names)
         return packed + b"".join(self._bits(row) for row in rows)
 

@@ -31,7 +31,7 @@ from collections.abc import Mapping, Sequence
 
 from ostraka.crypto.seal import unseal
 from ostraka.net import Arrival, Inbox, Malformed
-from ostraka.protocols.board import Listing, Topic, body_digest
+from ostraka.protocols.board import DIGEST_BYTES, Listing, Topic, body_digest
 from ostraka.protocols.complaints import Complaints
 from ostraka.protocols.dealer import Dealer
 from ostraka.protocols.dealing_messages import (
@@ -45,6 +45,7 @@ from ostraka.protocols.dealing_messages import (
     Setting,
     box_use,
     names,
+    octets,
 )
 from ostraka.protocols.scene import Assembly
 
@@ -82,6 +83,7 @@ class Dealing(Complaints):
         what = body_digest(body)
         self.publish(HEADERS, body)
         self.headers[me, what] = header
+        self.current[self.place[me]] = octets(what)
         self.plains[me, what] = own
         for member, box in boxes.items():
             self.net.sub(BOX[0]).send(member, Box(box))
@@ -119,8 +121,8 @@ class Dealing(Complaints):
         return {d: found[d][0] for d in self.setting.dealers if len(found.get(d, ())) == 1}
 
     def concerns(self, dealer: str, named: bytes, header: bytes) -> bool:
-        """See Complaints: zeros stand for no header."""
-        return named == header or not any(named)
+        """See Complaints: whichever header it names, it lacks the box of this one."""
+        return True
 
     # --- upon receiving -----------------------------------------------------------------------
 
@@ -141,6 +143,15 @@ class Dealing(Complaints):
                 if (owner, what) not in self.headers and isinstance(header, Header):
                     self.headers[owner, what] = header
                     self._open(owner, what)
+                    self._name_again(owner, what)
+            self.current[self.place[owner]] = octets(self.header(owner) or bytes(DIGEST_BYTES))
+
+    def _name_again(self, dealer: str, what: bytes) -> None:
+        """Another header may name the very vector that was dealt under the first one."""
+        found = [plain for (of, _), plain in self.plains.items() if of == dealer]
+        for plain in found:
+            if self.matches(SECOND, dealer, self.net.me, what, plain):
+                self.plains[dealer, what] = plain
 
     def _open(self, dealer: str, what: bytes) -> None:
         """Open the box of a dealer that waits, if this header names it."""
@@ -166,8 +177,7 @@ class Dealing(Complaints):
         parties = dealer, member
         return header is not None and names(self.scene, self.setting, header, kind, parties, data)
 
-    def named(self, dealer: str, member: str, data: bytes) -> bytes | None:
+    def named(self, dealer: str, member: str, data: bytes) -> Sequence[bytes]:
         """See Complaints."""
         held = self.board.entries(HEADERS, dealer) if dealer in self.setting.dealers else ()
-        found = (what for what in held if self.matches(FIRST, dealer, member, what, data))
-        return next(found, None)
+        return [what for what in held if self.matches(FIRST, dealer, member, what, data)]

@@ -98,23 +98,27 @@ class Setting(NamedTuple):
 
 
 def complaints(
-    scene: Scene, setting: Setting, receipts: Mapping[str, Receipt]
+    scene: Scene, setting: Setting, receipts: Mapping[str, Receipt], headers: Array | None
 ) -> dict[str, dict[str, bytes]]:
     """Whom members' receipts complain about, and under which header: zeros for none.
 
-    Members that name more than t + dropouts dealers name nobody.
+    Who names another header of a dealer than ``headers`` (n, 32) has, zeros for none, lacks what
+    that one speaks of; None where receipts of other headers say nothing. Members that name more
+    dealers than t that lie, ``dropouts`` that are away and one behind a slow link name nobody.
     """
-    names, most = scene.names, scene.plan.t + scene.plan.dropouts
+    names, most = scene.names, scene.plan.t + scene.plan.dropouts + 1
     found = {}
     for member, receipt in receipts.items():
-        if receipt.wrong.any():
-            dealers = {
-                names[at]: bytes(receipt.headers[at])
-                for at in np.flatnonzero(receipt.wrong).tolist()
-                if names[at] in setting.dealers
-            }
-            if len(dealers) <= most:
-                found[member] = dealers
+        differs = np.False_
+        if headers is not None:
+            differs = headers.any(axis=1) & (receipt.headers != headers).any(axis=1)
+        dealers = {
+            names[at]: bytes(receipt.headers[at])
+            for at in np.flatnonzero(receipt.wrong | differs).tolist()
+            if names[at] in setting.dealers
+        }
+        if dealers and len(dealers) <= most:
+            found[member] = dealers
     return found
 
 

@@ -82,7 +82,7 @@ class EntrySet:
 
     def have(self) -> bytes:
         """See Subject."""
-        return pack(self._owners, self._board.known(0))
+        return pack(self._owners, self._board.convincing(0))
 
     def give(self, net: Net, to: str, have: bytes) -> None:
         """See Subject."""

@@ -117,9 +117,14 @@ class Statement:
 
     @classmethod
     def of(cls, image: Image, packing: Packing, dropouts: int) -> Statement:
-        """With W as large as withheld reveals of the coin and the errors of all dealers ask."""
-        t = packing.t
-        spare = 41 + t + dropouts + math.ceil(math.log2(max(t, 1)))
+        """With W as large as the choice among coins and the errors of all dealers ask.
+
+        Whoever knows all parts of the coin but t liars' may choose which parts are missing, of any
+        t + dropouts peers: that many coins.
+        """
+        n, t = packing.n, packing.t
+        coins = sum(math.comb(n, missing) for missing in range(t + dropouts + 1))
+        spare = 41 + (coins - 1).bit_length() + math.ceil(math.log2(max(t, 1)))
         return cls(image, packing, max(LEAST_TESTS, spare))
 
     @cached_property

@@ -41,11 +41,11 @@ class OpeningBoxes(Complaints):
         """See Complaints."""
         return self._decided
 
-    def named(self, dealer: str, member: str, data: bytes) -> bytes | None:
+    def named(self, dealer: str, member: str, data: bytes) -> Sequence[bytes]:
         """See Complaints."""
         what = self._decided.get(dealer)
         holds = what is not None and self._dealing.matches(SECOND, dealer, member, what, data)
-        return what if holds else None
+        return (what,) if what is not None and holds else ()
 
     def take_answer(self, dealer: str, what: bytes, data: bytes) -> None:
         """See Complaints."""

@@ -45,7 +45,7 @@ class NearVector:
         self._net, self._own, self._others = net, own, tuple(others)
         self._radius = tolerance * float(np.linalg.norm(own.astype(np.float64)))
         self._held = {vector_hash(own): own}
-        self._of: dict[str, bytes] = {}
+        self._heard: set[str] = set()
         self._last = vector_hash(own)
         self._decided: bytes | None = None
         self._shown = False
@@ -79,15 +79,19 @@ class NearVector:
         return self._held[value]
 
     def upon(self, got: Arrival) -> None:
-        """Keep a vector that is near one's own; of each sender the newest."""
+        """Keep a vector that is near one's own: the first of each sender, and what is judged.
+
+        None is forgotten: what was accepted once may be decided.
+        """
         vector = got.message.vector
-        what, old = vector_hash(vector), self._of.get(got.sender)
-        if what != self._decided and not self._near(vector):
+        what = vector_hash(vector)
+        if what in self._held:
             return
-        self._of[got.sender] = what
+        named = what == self._decided or (what == self._last and self._near(vector))
+        if not named and (got.sender in self._heard or not self._near(vector)):
+            return
+        self._heard.add(got.sender)
         self._held[what] = vector
-        if old is not None and old not in (*self._of.values(), vector_hash(self._own)):
-            del self._held[old]
 
     def _near(self, vector: Vector) -> bool:
         with np.errstate(over="ignore", invalid="ignore"):

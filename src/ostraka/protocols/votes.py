@@ -146,20 +146,25 @@ class Evidence:
 
     def told(self) -> dict[str, Any]:
         """For events, in which anybody can look it up and check it."""
-        slot = {**self.slot.instance._asdict(), "view": self.slot.view, "phase": self.slot.phase}
+        slot = {**self.slot.instance._asdict(), "view": self.slot.view, "phase": int(self.slot.phase)}
         first, second = ([part.hex() for part in pair] for pair in (self.first, self.second))
         return {"voter": self.voter, **slot, "first": first, "second": second}
 
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> Evidence:
         """What `told` gave. Raises KeyError, TypeError or ValueError for what it never gives."""
-        number, attempt, view = (int(told[key]) for key in ("round", "attempt", "view"))
-        if not all(0 <= one < 1 << 64 for one in (number, attempt, view)):
-            raise ValueError("a slot's numbers have 64 bits")
-        slot = Slot(Instance(number, str(told["name"]), attempt), view, Phase(told["phase"]))
+        numbers = [told[key] for key in ("round", "attempt", "view", "phase")]
+        if not all(type(one) is int and 0 <= one < 1 << 64 for one in numbers):
+            raise ValueError("a slot's numbers are whole and have 64 bits")
+        name, voter = told["name"], told["voter"]
+        if not (isinstance(name, str) and isinstance(voter, str)):
+            raise ValueError("names are texts")
+        name.encode(), voter.encode()  # not every text can be
+        number, attempt, view, phase = numbers
+        slot = Slot(Instance(number, name, attempt), view, Phase(phase))
         pairs = [tuple(bytes.fromhex(part) for part in told[key]) for key in ("first", "second")]
         (a, b), (c, d) = pairs
-        return cls(str(told["voter"]), slot, (a, b), (c, d))
+        return cls(voter, slot, (a, b), (c, d))
 
     def convinces(self, plan: Plan) -> bool:
         """Whether these are two hashes and the voter's own signatures of both. Total."""

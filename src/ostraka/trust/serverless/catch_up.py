@@ -128,13 +128,13 @@ class Behind:
         return None
 
     async def overtaken(self, state: State) -> tuple[State, list[Certificate]]:
-        """What `look` gives once somebody is ahead; asks where a round lasts too long.
+        """What `look` gives once somebody is ahead; asks again and again.
 
         Raises Abort where nothing moves for ``stall_s``.
         """
         since, stall_s = self._net.now, self._plan.stall_s
         while True:
-            await self._net.sleep(self._plan.patience_s / 2)
+            await self._net.sleep(self._plan.look_s)
             found = await self.look(state)
             if found is not None:
                 return found

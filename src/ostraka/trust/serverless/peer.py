@@ -90,7 +90,7 @@ def _jump(me: str, own: Self, state: State, found: tuple[State, list[Certificate
 async def _round(net: Net, plan: Plan, state: State, train: Train, own: Self) -> State:
     state = await _rooted(net, plan, state, own)
     public, voters = plan.public(state), plan.voters(state)
-    table = Table(voters, state.round, plan.statement(state), plan.phase_s, plan.patience_s)
+    table = Table(voters, state.round, plan.statement(state), plan.wait_s, plan.patience_s)
     keeping = own.disk.round(state.round)
     seat = Seat(own.sign, own.fresh, keeping, own.trace, own.life)
     submission = _submission(net, plan, state, public, train)
@@ -117,7 +117,7 @@ async def _rooted(net: Net, plan: Plan, state: State, own: Self) -> State:
     found = None if own.root is None else own.root(state.round, state.model)
     if found is None:
         raise ValueError(f"{plan.rule.name} reads a root gradient, and {net.me} has none")
-    scene = Scene(plan.voters(state), state.round, 0, plan.phase_s)
+    scene = Scene(plan.voters(state), state.round, 0, plan.wait_s)
     keeping = own.disk.round(state.round)
     label = net.sub(ROUND, state.round)
     assembly = Assembly(label, scene, own.sign, keeping, own.trace, own.life)

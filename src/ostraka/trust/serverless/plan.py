@@ -22,7 +22,7 @@ class Plan:
 
     ``peers``: names to raw public keys, in order; ``session`` names the run (32 bytes); up to ``t``
     peers lie, and up to ``dropouts`` more are away in a round; ``rate``: round to learning rate;
-    ``d``: coordinates. ``phase_s``: how long a peer waits for others in each step of a round;
+    ``d``: coordinates. ``phase_s``: how long a peer waits for others in each step, at least;
     ``view_s``: in the first view of an agreement; ``root_tolerance``: how far others' root
     gradients may be from one's own, over its norm; ``linger_s``: how long it stays, after the last
     round, for those who are not through; ``stall_s``: how long it goes on in a round that does not
@@ -50,6 +50,14 @@ class Plan:
         self.rule.check(packing.n, self.d, self.t)
 
     @property
+    def wait_s(self) -> float:
+        """How long a step waits: ``phase_s``, and longer than the last view that liars may spoil.
+
+        Who is told of a decision only when its view is over must still be heard in the next step.
+        """
+        return max(self.phase_s, 1.25 * (self.view_s + self.t + 1))
+
+    @property
     def patience_s(self) -> float:
         """How long a peer takes part in an attempt before it gives up: every step at its longest.
 
@@ -57,7 +65,12 @@ class Plan:
         bundles; eight agreements of t + 2 views.
         """
         views = sum(self.view_s + view for view in range(self.t + 2))
-        return 15 * self.phase_s + 8 * views
+        return 15 * self.wait_s + 8 * views
+
+    @property
+    def look_s(self) -> float:
+        """How often a peer asks whether others are ahead: thrice before these may be gone."""
+        return min(self.patience_s / 2, self.linger_s / 3)
 
     def names(self, state: State) -> tuple[str, ...]:
         """The peers that are left."""
