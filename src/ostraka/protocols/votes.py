@@ -146,7 +146,8 @@ class Evidence:
 
     def told(self) -> dict[str, Any]:
         """For events, in which anybody can look it up and check it."""
-        slot = {**self.slot.instance._asdict(), "view": self.slot.view, "phase": int(self.slot.phase)}
+        numbers = {"view": self.slot.view, "phase": int(self.slot.phase)}
+        slot = {**self.slot.instance._asdict(), **numbers}
         first, second = ([part.hex() for part in pair] for pair in (self.first, self.second))
         return {"voter": self.voter, **slot, "first": first, "second": second}
 
