@@ -12,8 +12,12 @@ import numpy as np
 import pytest
 
 from ostraka.attacks.peers import Liar, PeerAttack, Place, own_entry, read_own
-from ostraka.protocols.accepted_set import TwoVotes
+from ostraka.crypto.sign import signer_from
+from ostraka.crypto.transcript import digest
+from ostraka.protocols.accepted_set import TwoEntries, TwoVotes
 from ostraka.protocols.dealing_messages import Header
+from ostraka.protocols.scene import Scene
+from ostraka.protocols.votes import Plan
 from tests.protocols.serverless_world import World
 
 LIAR = 2
@@ -68,3 +72,25 @@ def test_who_was_shown_another_header_is_not_silenced(step: str, other_boxes: bo
     caught = [LIAR] if world.result("p00").evicted else []  # where anybody has seen both
     world.check(out=caught, blamed=caught)
     assert world.trial(world.result("p00")).present[[5, 6]].all()
+
+
+def test_two_entries_convict_only_who_has_signed_two_bodies_for_one_use() -> None:
+    keys = {name: signer_from(digest("signer", name.encode())) for name in ("a", "b", "c", "d")}
+    plan = Plan({name: public for name, (_, public) in keys.items()}, bytes(32), 1)
+    scene, later = Scene(plan, 4, 0, 1.0), Scene(plan, 4, 1, 1.0)
+    sign = keys["a"][0]
+
+    def signed(body: bytes, use: str = "keys", where: Scene = scene) -> tuple[bytes, bytes]:
+        return body, sign(where.entry(use, "a", body))
+
+    one, two = signed(b"one"), signed(b"two")
+    assert TwoEntries("keys", *one, *two).convinces(scene, "a")
+    assert not TwoEntries("keys", *one, *two).convinces(scene, "b")
+    assert not TwoEntries("keys", *one, *two).convinces(scene, "nobody")
+    assert not TwoEntries("keys", *one, *two).convinces(later, "a")
+    assert not TwoEntries("words", *one, *two).convinces(scene, "a")
+    assert not TwoEntries("keys", *one, *one).convinces(scene, "a")
+    assert not TwoEntries("keys", *one, b"two", one[1]).convinces(scene, "a")
+    for other in (signed(b"two", "words"), signed(b"two", where=later), (b"two", bytes(64))):
+        assert not TwoEntries("keys", *one, *other).convinces(scene, "a")
+        assert not TwoEntries("keys", *other, *one).convinces(scene, "a")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -9,22 +10,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ostraka.algebra.field import Field
 from ostraka.crypto.prg import Key
 from ostraka.crypto.sign import signer_from
 from ostraka.crypto.transcript import digest
 from ostraka.drivers.sim import Crash, Links, Outcome, Simulation
 from ostraka.mailbox import Limits
 from ostraka.net import Net
-from ostraka.protocols.ballots import Stored
-from ostraka.protocols.certificate import Certificate, verify_chain
+from ostraka.protocols.certificate import Certificate, Record, Signed, certify, verify_chain
 from ostraka.protocols.consistent_broadcast import vector_hash
 from ostraka.protocols.votes import Instance
 from ostraka.rules import RSA, ClippedMean, FLTrust, SignMean
 from ostraka.rules.image import ImageRule, combine
 from ostraka.trust.public_step import step
+from ostraka.trust.serverless.catch_up import Way, followed
 from ostraka.trust.serverless.peer import Self, peer
 from ostraka.trust.serverless.plan import Plan, State
+from tests.protocols.serverless_world import Memory
 
 D, ROUNDS = 23, 2
 RULES = [
@@ -38,36 +39,14 @@ RULES = [
 
 
 @dataclass
-class Kept:
-    """What a peer keeps of a round; a test's disk is memory."""
-
-    begun: int = 0
-    opening: Field | None = None
-    votes: dict[Instance, list[Stored]] = field(default_factory=dict)
-
-    def store(self, instance: Instance, stored: Stored) -> None:
-        self.votes.setdefault(instance, []).append(stored)
-
-    def restored(self, instance: Instance) -> list[Stored]:
-        return list(self.votes.get(instance, ()))
-
-    def begin(self, attempt: int) -> None:
-        self.begun = attempt + 1
-
-    def open(self, share: Field) -> None:
-        assert self.opening is None
-        self.opening = share
-
-
-@dataclass
 class Disk:
-    kept: dict[int, Kept] = field(default_factory=dict)
+    kept: dict[int, Memory] = field(default_factory=dict)
     chain: list[Certificate] = field(default_factory=list)
     states: list[State] = field(default_factory=list)
     lives: int = 0
 
-    def round(self, number: int) -> Kept:
-        return self.kept.setdefault(number, Kept())
+    def round(self, number: int) -> Memory:
+        return self.kept.setdefault(number, Memory())
 
     def commit(self, state: State, certificates: Sequence[Certificate]) -> None:
         self.states.append(state)
@@ -263,3 +242,57 @@ def test_all_peers_at_once_are_killed_and_the_round_is_tried_again() -> None:
     assert len({world.disks[name].states[-1].model.tobytes() for name in world.names}) == 1
     assert {event for event, _ in world.events} >= {"void"}
     assert not [told for event, told in world.events if event == "evicted"]
+
+
+def test_a_way_back_that_does_not_hold_is_notfollowed() -> None:
+    world = World(SignMean(), n=7)
+    world.run()
+    disk, plan, first = world.disks["p00"], world.plan, world.first
+    last = disk.states[-1]
+    told = [one.told() for one in disk.chain]
+    right = Way(json.dumps(told).encode(), last.model, last.aggregate)
+    found = followed(plan, first, right)
+    assert found is not None
+    assert found[0].model.tobytes() == last.model.tobytes()
+    assert (found[0].round, found[0].chain) == (last.round, last.chain)
+    signatures = told[0]["signatures"]
+    for text in (
+        *(b"", b"[]", b"5", b"{}", b"[5]", b"[" * 100_000, b"\xff", b'[{"record": 5}]'),
+        json.dumps(told[1:]).encode(),
+        json.dumps([told[0] | {"record": told[0]["record"] + " "}]).encode(),
+        json.dumps([told[0] | {"signatures": {}}]).encode(),
+        json.dumps([told[0] | {"signatures": dict.fromkeys(signatures, "zz")}]).encode(),
+        json.dumps([told[0] | {"signatures": [*signatures]}]).encode(),
+    ):
+        assert followed(plan, first, replace(right, certificates=text)) is None, text[:60]
+    assert followed(plan, first, replace(right, model=last.model + 1)) is None
+    assert followed(plan, first, replace(right, aggregate=last.aggregate + 1)) is None
+    assert followed(plan, disk.states[0], right) is None
+
+
+def test_signatures_under_another_record_do_not_count() -> None:
+    world = World(SignMean(), n=7)
+    voters = world.plan.voters(world.first)
+    record = Record(*("00", 0, 0, "00", "00", "00", "00"), tuple(world.names), (), ())
+    other = replace(record, model="11")
+
+    def program(name: str) -> Any:
+        sign = world.pairs[name][0]
+        said = other if name in ("p05", "p06") else record
+
+        async def run(net: Net) -> Certificate:
+            if name == "p06":  # the right digest, and a signature that does not hold
+                net.broadcast(
+                    [n for n in world.names if n != name], Signed(record.digest, bytes(64))
+                )
+                await net.sleep(50.0)
+            return await certify(net, voters, said, sign=sign, timeout_s=20.0)
+
+        return run
+
+    found = Simulation({name: program(name) for name in world.names}, seed=1).run()
+    for name in world.names[:5]:
+        certificate = found[name].result
+        assert certificate.holds(voters)
+        assert not {"p05", "p06"} & certificate.signatures.keys()
+    assert "signed another record" in found["p05"].error.reason

@@ -11,12 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated
 
-from ostraka.net import Abort, Arrival, Inbox, Malformed, Net, Timeout
+from ostraka.net import Abort, Inbox, Malformed, Net, Timeout
+from ostraka.protocols.board import within
 from ostraka.protocols.certificate import Certificate, Point, verify_chain
 from ostraka.protocols.consistent_broadcast import vector_hash
 from ostraka.protocols.views import Ration
 from ostraka.trust.serverless.plan import Plan, State
-from ostraka.wire import Array, Bool, Index, Message, Octets, Tensor
+from ostraka.wire import Array, Index, Message, Octets, Tensor
 
 ASK, FETCH, DONE = ("behind", "ask"), ("behind", "fetch"), "done"
 MOST_BYTES = 1 << 24
@@ -57,8 +58,6 @@ class Way(Message):
 class Done(Message):
     """I have the last model, or take no part any more."""
 
-    all: Bool
-
 
 @dataclass
 class Shelf:
@@ -77,7 +76,7 @@ async def serve(net: Net, plan: Plan, shelf: Shelf) -> None:
         got = await net.arrival(*inboxes)
         if got is None or isinstance(got.message, Malformed) or not ration.due(got.sender):
             continue
-        state, label = shelf.state, _label(net, (ASK, FETCH)[got.place], got)
+        state, label = shelf.state, within(net, (ASK, FETCH)[got.place], *got.index)
         if got.message.round >= state.round:
             continue
         if got.place == 0:
@@ -87,12 +86,6 @@ async def serve(net: Net, plan: Plan, shelf: Shelf) -> None:
         text = json.dumps(told).encode()
         if len(text) <= MOST_BYTES:
             label.send(got.sender, Way(text, state.model, state.aggregate))
-
-
-def _label(net: Net, path: tuple[str, ...], got: Arrival) -> Net:
-    for name, index in zip(path, got.index, strict=True):
-        net = net.sub(name, index)
-    return net
 
 
 class Behind:
@@ -122,7 +115,7 @@ class Behind:
             answer = await label.gather(form, (name,), timeout_s=self._plan.phase_s)
             found = None
             if name in answer.messages:
-                found = _followed(self._plan, state, answer.messages[name])
+                found = followed(self._plan, state, answer.messages[name])
             if found is not None:
                 return found
         return None
@@ -142,10 +135,10 @@ class Behind:
                 raise Abort(f"no progress for {stall_s:g} s: round {state.round + 1} does not end")
 
     def _at(self, path: tuple[str, str]) -> Net:
-        return self._net.sub(path[0], self._life).sub(path[1], self._number)
+        return within(self._net, path, self._life, self._number)
 
 
-def _followed(plan: Plan, state: State, way: Way) -> tuple[State, list[Certificate]] | None:
+def followed(plan: Plan, state: State, way: Way) -> tuple[State, list[Certificate]] | None:
     """The state that a way leads to; None where it does not hold. Total."""
     try:
         told = json.loads(way.certificates)
@@ -175,5 +168,5 @@ async def see_off(net: Net, plan: Plan) -> None:
     """Stay until all others have the last model, for ``linger_s`` at most."""
     others = tuple(name for name in plan.peers if name != net.me)
     label = net.sub(DONE)
-    label.broadcast(others, Done(True))
+    label.broadcast(others, Done())
     await label.gather(Done.form(), others, timeout_s=plan.linger_s)
